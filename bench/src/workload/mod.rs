@@ -1,0 +1,144 @@
+//! What is measured.
+
+mod bulk;
+mod commit;
+mod ddl;
+pub mod open;
+mod query;
+mod select;
+mod ship;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Scale, Settings};
+use crate::engine::{Engine, Site, Tuning};
+
+/// What a value counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Less is better.
+    Seconds,
+    /// More is better.
+    BytesPerSecond,
+}
+
+/// One row of the table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Metric {
+    /// Tells the metrics of a workload apart; empty for the only or main one.
+    pub key: &'static str,
+    /// What the table says.
+    pub title: String,
+    /// Of its values.
+    pub unit: Unit,
+}
+
+/// Something to measure.
+pub trait Workload {
+    /// As `--only` takes it.
+    fn name(&self) -> &str;
+
+    /// A line for `--list`: what is done, exactly.
+    fn about(&self) -> String;
+
+    /// What a round measures, in the order of its values.
+    fn metrics(&self) -> Vec<Metric>;
+
+    /// Who can do it.
+    fn engines(&self) -> &[Engine] {
+        &Engine::ALL
+    }
+
+    /// Builds an engine's database in `bed`. Called in the engine's own process, before all rounds.
+    fn arm(&self, bed: &Bed, engine: Engine) -> Result<Box<dyn Arm>>;
+}
+
+/// A workload set up for one engine.
+pub trait Arm {
+    /// Does the work once and gives a value for each metric. What isn't to be measured may be done before and after.
+    fn round(&mut self) -> Result<Vec<f64>>;
+
+    /// Checks the database at the end, and gives what must be equal in every engine after as many rounds.
+    fn digest(&mut self) -> Result<Option<String>>;
+}
+
+/// An arm's folder, and the run's numbers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bed {
+    /// Empty, and removed at the end.
+    pub dir: PathBuf,
+    /// How much.
+    pub scale: Scale,
+    /// For every connection.
+    pub settings: Settings,
+}
+
+impl Bed {
+    /// A place for a database.
+    pub fn site(&self, engine: Engine, name: &str) -> Result<Site> {
+        Site::new(engine, &self.dir.join(name), &self.settings)
+    }
+
+    /// A database with [`crate::data::build`]'s table, at rest and opened again.
+    pub fn built(&self, engine: Engine, rows: u64, tuning: Tuning) -> Result<(Site, Connection)> {
+        let site = self.site(engine, "main")?;
+        let connection = site.create(tuning)?;
+        crate::data::build(&connection, rows)?;
+        let connection = site.reopen(connection, tuning)?;
+        Ok((site, connection))
+    }
+}
+
+impl Metric {
+    /// A workload's only or main metric.
+    pub fn main(title: impl Into<String>, unit: Unit) -> Self {
+        Self::named("", title, unit)
+    }
+
+    /// One of several.
+    pub fn named(key: &'static str, title: impl Into<String>, unit: Unit) -> Self {
+        Self { key, title: title.into(), unit }
+    }
+}
+
+/// Every workload, in the table's order.
+pub fn all() -> Vec<Box<dyn Workload>> {
+    let mut all: Vec<Box<dyn Workload>> = Vec::new();
+    all.extend(commit::all());
+    all.extend(select::all());
+    all.extend(query::all());
+    all.push(Box::new(bulk::Bulk));
+    all.extend(ddl::all());
+    all.extend(open::all());
+    all.extend(ship::all());
+    all
+}
+
+/// Seconds that `work` takes.
+fn timed(work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// Seconds of a large transaction, and of the same with a checkpoint behind it: a store that moves pages to their place
+/// later must not look faster than one that does it in the commit.
+fn timed_with_checkpoint(connection: &Connection, work: impl FnOnce() -> Result<()>) -> Result<Vec<f64>> {
+    let alone = timed(work)?;
+    let checkpoint = timed(|| Ok(connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?))?;
+    Ok(vec![alone, alone + checkpoint])
+}
+
+/// The two metrics of [`timed_with_checkpoint`].
+fn metrics_with_checkpoint(title: &str) -> Vec<Metric> {
+    vec![
+        Metric::main(title, Unit::Seconds),
+        Metric::named("checkpoint", format!("{title}, and `wal_checkpoint`"), Unit::Seconds),
+    ]
+}

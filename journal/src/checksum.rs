@@ -1,0 +1,222 @@
+//! The rolling checksum of the database: the wrapping sum of its pages' hashes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::{At, Code, Error, Result};
+use crate::format::ROW_LEN;
+use crate::hash::page_hash;
+use crate::hashes::Hashes;
+use crate::index::Index;
+use crate::lsn::Lsn;
+use crate::session::Session;
+use crate::snapshot::{Snapshot, hash_in_table};
+use crate::state::{State, lock_page};
+use crate::store::Store;
+
+/// Pages whose hashes are read from the sidecar at a time.
+const BULK: usize = 8192;
+
+impl Store {
+    /// The sidecar of the base's hashes.
+    pub(crate) fn hashes(&self, page_size: u32) -> Result<Hashes> {
+        let _guard = self.lock_superblock()?;
+        Hashes::open(&*self.disk, &self.side, page_size)
+    }
+
+    /// Rolling checksum at a pinned snapshot. Where hashes of the base aren't known yet: reads the
+    /// pages if `pay`, else answers `None`.
+    pub(crate) fn checksum(&self, view: &Snapshot, pay: bool) -> Result<Option<u64>> {
+        let state = view.state;
+        if state.size == 0 {
+            return Ok(Some(0));
+        }
+        if let Some((lsn, sum)) = *self.known_checksum.lock() {
+            if lsn == state.lsn {
+                return Ok(Some(sum));
+            }
+        }
+        let journaled = journaled_hashes(view)?;
+        let hashes = self.hashes(state.page_size)?;
+        let mut known = vec![0; BULK];
+        let mut image = vec![0; state.page_size as usize];
+        let mut sum = 0u64;
+        let mut learned = false;
+        let mut from = 1;
+        while from <= state.size {
+            let count = BULK.min((state.size - from + 1) as usize);
+            hashes.get_many(from, &mut known[..count])?;
+            for (page, &base) in (from..).zip(&known[..count]) {
+                if page == lock_page(state.page_size as usize) {
+                    continue;
+                }
+                let hash = match journaled.get(&page) {
+                    Some(&hash) => hash,
+                    None if base != 0 => base,
+                    None if !pay => return Ok(None),
+                    None => {
+                        view.read(self, page, 0, &mut image)?;
+                        let hash = page_hash(page, &image);
+                        hashes.set(page, hash)?;
+                        learned = true;
+                        hash
+                    }
+                };
+                sum = sum.wrapping_add(hash);
+            }
+            from += count as u32;
+        }
+        if learned {
+            hashes.sync()?;
+        }
+        *self.known_checksum.lock() = Some((state.lsn, sum));
+        Ok(Some(sum))
+    }
+
+    /// Hash of a page at a pinned snapshot.
+    pub(crate) fn hash_at(&self, view: &Snapshot, hashes: &Hashes, page: u32) -> Result<u64> {
+        if let Some(found) = view.index.find(page, view.state.lsn) {
+            if view.index.entry(found.entry).range.last > view.floor {
+                return hash_in_table(&view.index, page, &found);
+            }
+        }
+        if let Some(hash) = hashes.get(page)? {
+            return Ok(hash);
+        }
+        let mut image = vec![0; view.state.page_size as usize];
+        view.read(self, page, 0, &mut image)?;
+        Ok(page_hash(page, &image))
+    }
+
+    /// Computes the checksum of the head, at whatever cost, and remembers the hashes.
+    ///
+    /// # Errors
+    /// `Damaged` where a page can't be read.
+    pub fn learn_checksum(self: &Arc<Self>) -> Result<u64> {
+        let mut session = Session::new(Arc::clone(self))?;
+        session.begin_read()?;
+        let sum = self.checksum(session.pinned()?, true)?;
+        session.end_read()?;
+        sum.ok_or_else(|| Error::new(Code::Io, "the checksum can't be computed; report this as a bug"))
+    }
+
+    /// Checksums at the ends of the entries from the horizon to `view`, newest first, for as far back
+    /// as they can be told: (LSN, checksum).
+    pub(crate) fn checksums_back(&self, view: &Snapshot) -> Result<Vec<(Lsn, u64)>> {
+        let Some(mut sum) = self.checksum(view, false)? else { return Ok(Vec::new()) };
+        let index = &view.index;
+        let kept = self.kept_hashes()?;
+        let hashes = if view.state.size > 0 { Some(self.hashes(view.state.page_size)?) } else { None };
+        let mut sums = vec![(view.state.lsn, sum)];
+        let Some(mut ordinal) = index.entry_at(view.state.lsn) else { return Ok(sums) };
+        loop {
+            let entry = index.entry(ordinal);
+            let before: State = if ordinal == 0 { index.origin } else { index.entry(ordinal - 1).state };
+            if before.page_size != 0 && before.page_size != entry.state.page_size {
+                break;
+            }
+            let Some(difference) = self.undo_sum(view, ordinal, &before, &kept, hashes.as_ref())? else {
+                break;
+            };
+            sum = sum.wrapping_sub(difference);
+            sums.push((before.lsn, sum));
+            if ordinal == 0 || before.lsn <= self.control.horizon() {
+                break;
+            }
+            ordinal -= 1;
+        }
+        Ok(sums)
+    }
+
+    /// What an entry added to the checksum; `None` if an earlier hash isn't known.
+    fn undo_sum(
+        &self,
+        view: &Snapshot,
+        ordinal: u32,
+        before: &State,
+        kept: &HashMap<u32, Vec<(Lsn, u64)>>,
+        hashes: Option<&Hashes>,
+    ) -> Result<Option<u64>> {
+        let index = &view.index;
+        let entry = index.entry(ordinal);
+        let mut difference = 0u64;
+        let old = |page: u32| -> Result<Option<u64>> {
+            if let Some(found) = index.find(page, before.lsn) {
+                if index.entry(found.entry).range.last > self.control.horizon() {
+                    return hash_in_table(index, page, &found).map(Some);
+                }
+            }
+            if let Some(hash) = kept.get(&page).and_then(|kept| {
+                kept.iter().filter(|(target, _)| *target >= entry.range.last).min_by_key(|k| k.0).map(|k| k.1)
+            }) {
+                return Ok(Some(hash));
+            }
+            // The base has it, unless it has moved on, or is about to.
+            if self.control.base() > before.lsn || self.control.fold_target() > before.lsn {
+                return Ok(None);
+            }
+            match hashes {
+                Some(hashes) => hashes.get(page),
+                None => Ok(None),
+            }
+        };
+        let segment = index.segment(entry.segment);
+        let table = segment.bytes(entry.table, entry.rows as usize * ROW_LEN)?;
+        for row in crate::segment::rows(&table, entry.rows) {
+            difference = difference.wrapping_add(row.hash);
+            if row.page <= before.size {
+                let Some(hash) = old(row.page)? else { return Ok(None) };
+                difference = difference.wrapping_sub(hash);
+            }
+        }
+        for page in entry.state.size + 1..=before.size {
+            if page != lock_page(before.page_size as usize) {
+                let Some(hash) = old(page)? else { return Ok(None) };
+                difference = difference.wrapping_sub(hash);
+            }
+        }
+        Ok(Some(difference))
+    }
+
+    /// Hashes of the images in kept segments: page to (target of the fold, hash).
+    fn kept_hashes(&self) -> Result<HashMap<u32, Vec<(Lsn, u64)>>> {
+        use crate::disk::How;
+        use crate::format::{Name, SEGMENT_HEADER_LEN};
+        use crate::segment::Segment;
+        let mut kept: HashMap<u32, Vec<(Lsn, u64)>> = HashMap::new();
+        for name in self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))? {
+            if !matches!(Name::parse(&name), Some(Name::Kept(_))) {
+                continue;
+            }
+            // Another process may drop it meanwhile; then nobody needs it.
+            let Ok(segment) = Segment::open(&*self.disk, self.side.join(&name), How::Read) else { continue };
+            if let Some(checked) = segment.entry(SEGMENT_HEADER_LEN as u64, 0)? {
+                for row in checked.rows() {
+                    kept.entry(row.page).or_default().push((segment.header.first, row.hash));
+                }
+            }
+        }
+        Ok(kept)
+    }
+}
+
+/// Hashes of the pages whose newest version at a snapshot is in the journal.
+fn journaled_hashes(view: &Snapshot) -> Result<HashMap<u32, u64>> {
+    let index: &Index = &view.index;
+    let mut hashes = HashMap::new();
+    for ordinal in 0..index.entry_count() {
+        let entry = index.entry(ordinal);
+        if entry.range.last > view.state.lsn {
+            break;
+        }
+        if entry.range.last <= view.floor {
+            continue;
+        }
+        let segment = index.segment(entry.segment);
+        let table = segment.bytes(entry.table, entry.rows as usize * ROW_LEN)?;
+        for row in crate::segment::rows(&table, entry.rows) {
+            hashes.insert(row.page, row.hash);
+        }
+    }
+    Ok(hashes)
+}

@@ -1,0 +1,493 @@
+//! The control file: words that every process of a store shares (COMMIT protocol in ARCHITECTURE.md).
+//!
+//! Nothing in it survives: the first process to open a store rebuilds it from the segments.
+//! Each process holds a lock on its slot for as long as it has the store open, so that the kernel
+//! can tell whether the holder of a word is alive.
+//!
+//! ```text
+//! W  writer    slot and generation, 0 when free     BASE     LSN of the base
+//! F  flusher   the same                             TARGET   LSN that a fold is moving the base to
+//! A  appended head                                  HORIZON  oldest LSN that segments are kept for
+//! D  durable head                                   MARKED   1 while the base is marked
+//! P  published without waiting                      WRITER_LAST  who set A last
+//! ```
+//! Readers see `max(P, D)`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Duration;
+
+use crate::disk::{Disk, File, How, LockKind, Words};
+use crate::error::{At, Code, Error, Result};
+use crate::lsn::Lsn;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"TIDECTL1");
+
+// Each hot word has a cache line of its own.
+const W_MAGIC: usize = 0;
+const W_EPOCH: usize = 2;
+const W_WRITER: usize = 8;
+const W_FLUSHER: usize = 16;
+const W_APPENDED: usize = 24;
+const W_DURABLE: usize = 32;
+const W_PUBLISHED: usize = 40;
+const W_POISON: usize = 48;
+const W_BASE: usize = 56;
+const W_TARGET: usize = 64;
+const W_HORIZON: usize = 72;
+const W_MARKED: usize = 80;
+const W_WRITER_LAST: usize = 88;
+const W_CELLS_HIGH: usize = 96;
+const W_SLOTS: usize = 128;
+const SLOTS: usize = 256;
+const W_CELLS: usize = 1024;
+const CELLS: usize = 4096;
+const WORDS: usize = W_CELLS + 2 * CELLS;
+
+// Lock bytes lie behind the words.
+const LOCK_SLOTS: u64 = 1 << 20;
+const LOCK_OPEN: u64 = LOCK_SLOTS + 1024;
+const LOCK_FOLD: u64 = LOCK_OPEN + 1;
+const LOCK_SUPERBLOCK: u64 = LOCK_OPEN + 2;
+
+/// Who holds a word: slot + 1 in the low 16 bits, generation above. 0 is nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holder(u64);
+
+impl Holder {
+    const NOBODY: Holder = Holder(0);
+
+    fn slot(self) -> Option<usize> {
+        (self.0 as u16 as usize).checked_sub(1)
+    }
+
+    fn generation(self) -> u64 {
+        self.0 >> 16
+    }
+}
+
+/// A word that one process holds at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    Writer,
+    Flusher,
+}
+
+impl Word {
+    fn index(self) -> usize {
+        match self {
+            Word::Writer => W_WRITER,
+            Word::Flusher => W_FLUSHER,
+        }
+    }
+}
+
+/// The locks that serialise rare work. Each is held through the control file's descriptor, so the
+/// threads of one process need a mutex of their own in front of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lock {
+    /// Opening, closing, rebuilding.
+    Open,
+    /// Folding and trimming.
+    Fold,
+    /// Changing the superblock.
+    Superblock,
+}
+
+impl Lock {
+    fn byte(self) -> u64 {
+        match self {
+            Lock::Open => LOCK_OPEN,
+            Lock::Fold => LOCK_FOLD,
+            Lock::Superblock => LOCK_SUPERBLOCK,
+        }
+    }
+}
+
+/// How long a rare lock is waited for before the caller is told that it is busy.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// This process's view of the control file, before it has a slot.
+pub(crate) struct ControlFile {
+    words: Arc<dyn Words>,
+    file: Arc<dyn File>,
+}
+
+impl ControlFile {
+    /// Opens it, creating it if need be.
+    pub fn open(disk: &dyn Disk, path: &Path) -> Result<ControlFile> {
+        let file = disk.open(path, How::Create).at(|| format!("opening {}", path.display()))?;
+        let words = disk.words(path, WORDS).at(|| format!("mapping {}", path.display()))?;
+        Ok(ControlFile { words, file })
+    }
+
+    /// Takes `lock`, waiting for it within reason.
+    pub fn lock(&self, lock: Lock) -> Result<()> {
+        let mut slept = Duration::ZERO;
+        let mut step = Duration::from_micros(100);
+        while !self.try_lock(lock)? {
+            if slept >= LOCK_PATIENCE {
+                return Err(Error::new(
+                    Code::Busy,
+                    "another process is opening, closing or folding this database; try again",
+                ));
+            }
+            std::thread::sleep(step);
+            slept += step;
+            step = (step * 2).min(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Takes `lock` if nobody else has it.
+    pub fn try_lock(&self, lock: Lock) -> Result<bool> {
+        self.file.lock(lock.byte(), 1, LockKind::Write).at(|| "locking the control file".into())
+    }
+
+    /// Gives `lock` up.
+    pub fn unlock(&self, lock: Lock) {
+        // Nothing can be done about a failure: the lock goes with the descriptor.
+        drop(self.file.unlock(lock.byte(), 1));
+    }
+
+    /// Gives up every lock, the slot's too.
+    pub fn leave(&self) {
+        drop(self.file.unlock(LOCK_SLOTS, LOCK_SUPERBLOCK + 1 - LOCK_SLOTS));
+    }
+
+    /// True if no other process has the store open. Only meaningful under [`Lock::Open`].
+    pub fn alone(&self) -> Result<bool> {
+        Ok(!self.file.locked_by_other(LOCK_SLOTS, SLOTS as u64).at(|| "asking for locks".into())?)
+    }
+
+    /// Sets every word as for a store whose head and durable head are `head`. Under [`Lock::Open`]
+    /// with nobody else there.
+    pub fn rebuild(&self, epoch: u64, head: Lsn, base: Lsn, horizon: Lsn, marked: bool) {
+        for word in self.words.words() {
+            word.store(0, Ordering::Relaxed);
+        }
+        let set = |index: usize, value: u64| self.word(index).store(value, Ordering::SeqCst);
+        set(W_EPOCH, epoch);
+        set(W_APPENDED, head.get());
+        set(W_DURABLE, head.get());
+        set(W_PUBLISHED, head.get());
+        set(W_BASE, base.get());
+        set(W_TARGET, base.get());
+        set(W_HORIZON, horizon.get());
+        set(W_MARKED, u64::from(marked));
+        set(W_MAGIC, MAGIC);
+    }
+
+    /// Takes a slot. Under [`Lock::Open`], after a rebuild if this process is alone.
+    pub fn claim(self) -> Result<Control> {
+        if self.word(W_MAGIC).load(Ordering::SeqCst) != MAGIC {
+            return Err(Error::new(
+                Code::Format,
+                "the control file was made by another version of this library; close the database everywhere",
+            ));
+        }
+        for slot in 0..SLOTS {
+            let taken = self
+                .file
+                .lock(LOCK_SLOTS + slot as u64, 1, LockKind::Write)
+                .at(|| "locking a slot of the control file".into())?;
+            if taken {
+                // A new generation: words that name the slot's earlier holder are a dead one's.
+                let generation = self.word(W_SLOTS + 2 * slot).fetch_add(1, Ordering::SeqCst) + 1;
+                let me = Holder((generation << 16) | (slot as u64 + 1));
+                return Ok(Control { shared: self, me });
+            }
+        }
+        Err(Error::new(Code::Limit, format!("{SLOTS} processes have this database open; close one of them")))
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        &self.words.words()[index]
+    }
+}
+
+/// The control file, as seen by a process that has a slot.
+pub(crate) struct Control {
+    shared: ControlFile,
+    me: Holder,
+}
+
+impl Control {
+    fn word(&self, index: usize) -> &AtomicU64 {
+        self.shared.word(index)
+    }
+
+    fn lsn(&self, index: usize) -> Lsn {
+        Lsn::new(self.word(index).load(Ordering::SeqCst))
+    }
+
+    /// The file, for its locks.
+    pub fn file(&self) -> &ControlFile {
+        &self.shared
+    }
+
+    /// Random number drawn at the last rebuild.
+    pub fn epoch(&self) -> u64 {
+        self.word(W_EPOCH).load(Ordering::SeqCst)
+    }
+
+    /// A: newest entry that has its commit record.
+    pub fn appended(&self) -> Lsn {
+        self.lsn(W_APPENDED)
+    }
+
+    /// D: newest entry known to be on the disk.
+    pub fn durable(&self) -> Lsn {
+        self.lsn(W_DURABLE)
+    }
+
+    /// Newest entry that readers see.
+    pub fn visible(&self) -> Lsn {
+        self.lsn(W_PUBLISHED).max(self.lsn(W_DURABLE))
+    }
+
+    /// LSN of the base.
+    pub fn base(&self) -> Lsn {
+        self.lsn(W_BASE)
+    }
+
+    /// Oldest LSN that segments are kept for.
+    pub fn horizon(&self) -> Lsn {
+        self.lsn(W_HORIZON)
+    }
+
+    /// True while the base on disk is marked.
+    pub fn marked(&self) -> bool {
+        self.word(W_MARKED).load(Ordering::SeqCst) != 0
+    }
+
+    /// Notes that the base on disk is, or isn't, marked.
+    pub fn set_marked(&self, marked: bool) {
+        self.word(W_MARKED).store(u64::from(marked), Ordering::SeqCst);
+    }
+
+    /// True once an fsync failed.
+    pub fn poisoned(&self) -> bool {
+        self.word(W_POISON).load(Ordering::SeqCst) != 0
+    }
+
+    /// Marks the store as unusable until all have closed it, and wakes who waits.
+    pub fn poison(&self) {
+        self.word(W_POISON).store(1, Ordering::SeqCst);
+        self.shared.words.wake(W_DURABLE, u32::MAX);
+    }
+
+    /// Takes `word` if nobody has it.
+    pub fn take(&self, word: Word) -> std::result::Result<(), Holder> {
+        self.word(word.index())
+            .compare_exchange(Holder::NOBODY.0, self.me.0, Ordering::SeqCst, Ordering::SeqCst)
+            .map(drop)
+            .map_err(Holder)
+    }
+
+    /// Takes `word` from `dead`; false if it has changed hands meanwhile.
+    pub fn steal(&self, word: Word, dead: Holder) -> bool {
+        self.word(word.index())
+            .compare_exchange(dead.0, self.me.0, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// Gives `word` up and wakes one who waits for it.
+    pub fn release(&self, word: Word) {
+        self.word(word.index()).store(Holder::NOBODY.0, Ordering::SeqCst);
+        self.shared.words.wake(word.index(), 1);
+    }
+
+    /// Who has `word`; `None` if nobody.
+    pub fn holder(&self, word: Word) -> Option<Holder> {
+        let holder = Holder(self.word(word.index()).load(Ordering::SeqCst));
+        (holder != Holder::NOBODY).then_some(holder)
+    }
+
+    /// Sleeps until `word` leaves the hands of `holder`, or until `timeout`.
+    pub fn wait_word(&self, word: Word, holder: Holder, timeout: Duration) {
+        self.shared.words.wait(word.index(), holder.0, timeout);
+    }
+
+    /// Sleeps until the durable head leaves `seen`, or until `timeout`.
+    pub fn wait_durable(&self, seen: Lsn, timeout: Duration) {
+        self.shared.words.wait(W_DURABLE, seen.get(), timeout);
+    }
+
+    /// True if the process that `holder` names still has the store open.
+    pub fn alive(&self, holder: Holder) -> Result<bool> {
+        let Some(slot) = holder.slot().filter(|&slot| slot < SLOTS) else { return Ok(false) };
+        if self.word(W_SLOTS + 2 * slot).load(Ordering::SeqCst) != holder.generation() {
+            return Ok(false);
+        }
+        if self.me.slot() == Some(slot) {
+            return Ok(true);
+        }
+        self.shared
+            .file
+            .locked_by_other(LOCK_SLOTS + slot as u64, 1)
+            .at(|| "asking whether a process is alive".into())
+    }
+
+    /// A := `lsn`, by the holder of the writer word.
+    pub fn set_appended(&self, lsn: Lsn) {
+        self.word(W_WRITER_LAST).store(self.me.0, Ordering::SeqCst);
+        self.word(W_APPENDED).store(lsn.get(), Ordering::SeqCst);
+    }
+
+    /// Who set A last.
+    pub fn last_writer(&self) -> Option<Holder> {
+        let holder = Holder(self.word(W_WRITER_LAST).load(Ordering::SeqCst));
+        (holder != Holder::NOBODY).then_some(holder)
+    }
+
+    /// P := max(P, `lsn`).
+    pub fn publish(&self, lsn: Lsn) {
+        self.word(W_PUBLISHED).fetch_max(lsn.get(), Ordering::SeqCst);
+    }
+
+    /// D := max(D, `lsn`), and wakes all who wait for it.
+    pub fn set_durable(&self, lsn: Lsn) {
+        if self.word(W_DURABLE).fetch_max(lsn.get(), Ordering::SeqCst) < lsn.get() {
+            self.shared.words.wake(W_DURABLE, u32::MAX);
+        }
+    }
+
+    /// Announces that the base will move to `wanted`, and returns how far it may move: never past
+    /// a snapshot that a living reader has registered.
+    pub fn announce_fold(&self, wanted: Lsn) -> Result<Lsn> {
+        self.word(W_TARGET).store(wanted.get(), Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let allowed = wanted.min(self.oldest_pin(wanted)?);
+        self.word(W_TARGET).store(allowed.max(self.base()).get(), Ordering::SeqCst);
+        Ok(allowed)
+    }
+
+    /// BASE := `lsn`.
+    pub fn set_base(&self, lsn: Lsn) {
+        self.word(W_BASE).store(lsn.get(), Ordering::SeqCst);
+    }
+
+    /// LSN that the base is at, or is being moved to.
+    pub fn fold_target(&self) -> Lsn {
+        self.lsn(W_TARGET)
+    }
+
+    /// HORIZON := `lsn`.
+    pub fn set_horizon(&self, lsn: Lsn) {
+        self.word(W_HORIZON).store(lsn.get(), Ordering::SeqCst);
+    }
+
+    /// Oldest LSN below `limit` that a living reader has pinned, else `limit`. Pins of dead readers
+    /// are cleared.
+    pub fn oldest_pin(&self, limit: Lsn) -> Result<Lsn> {
+        let mut oldest = limit;
+        let high = (self.word(W_CELLS_HIGH).load(Ordering::SeqCst) as usize).min(CELLS);
+        for cell in 0..high {
+            let pin = self.word(W_CELLS + 2 * cell + 1).load(Ordering::SeqCst);
+            if pin == 0 || Lsn::new(pin - 1) >= oldest {
+                continue;
+            }
+            let owner = self.word(W_CELLS + 2 * cell).load(Ordering::SeqCst);
+            if owner != 0 && self.alive(Holder(owner))? {
+                oldest = Lsn::new(pin - 1);
+            } else {
+                self.free_cell(cell, owner);
+            }
+        }
+        Ok(oldest)
+    }
+
+    /// Number of readers that have a snapshot.
+    pub fn readers(&self) -> usize {
+        let high = (self.word(W_CELLS_HIGH).load(Ordering::SeqCst) as usize).min(CELLS);
+        (0..high).filter(|cell| self.word(W_CELLS + 2 * cell + 1).load(Ordering::SeqCst) != 0).count()
+    }
+
+    /// Number of connections other than those of this process... and of this one.
+    pub fn connections(&self) -> usize {
+        let high = (self.word(W_CELLS_HIGH).load(Ordering::SeqCst) as usize).min(CELLS);
+        (0..high)
+            .filter(|cell| {
+                let owner = Holder(self.word(W_CELLS + 2 * cell).load(Ordering::SeqCst));
+                owner != Holder::NOBODY && self.alive(owner).unwrap_or(true)
+            })
+            .count()
+    }
+
+    fn free_cell(&self, cell: usize, owner: u64) {
+        // Only whoever takes the dead owner's claim away clears the pin, so that a new owner's isn't.
+        let claim = self.word(W_CELLS + 2 * cell);
+        if owner != 0 && claim.compare_exchange(owner, self.me.0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        {
+            self.word(W_CELLS + 2 * cell + 1).store(0, Ordering::SeqCst);
+            claim.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Takes a cell for one connection.
+    pub fn cell(self: &Arc<Self>) -> Result<Cell> {
+        for attempt in 0..2 {
+            for cell in 0..CELLS {
+                let claim = self.word(W_CELLS + 2 * cell);
+                let owner = claim.load(Ordering::SeqCst);
+                if owner != 0 {
+                    // The second time round, cells of the dead are collected.
+                    if attempt == 0 || self.alive(Holder(owner))? {
+                        continue;
+                    }
+                    self.free_cell(cell, owner);
+                }
+                if claim.compare_exchange(0, self.me.0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                    self.word(W_CELLS_HIGH).fetch_max(cell as u64 + 1, Ordering::SeqCst);
+                    return Ok(Cell { control: Arc::clone(self), cell });
+                }
+            }
+        }
+        Err(Error::new(
+            Code::Limit,
+            format!("{CELLS} connections have this database open; close one of them"),
+        ))
+    }
+}
+
+/// Where one connection registers its snapshot.
+pub(crate) struct Cell {
+    control: Arc<Control>,
+    cell: usize,
+}
+
+impl Cell {
+    /// Pins the newest LSN that `head` gives, which no fold will then pass.
+    pub fn pin(&self, head: impl Fn(&Control) -> Lsn) -> Lsn {
+        let pin = self.control.word(W_CELLS + 2 * self.cell + 1);
+        loop {
+            let lsn = head(&self.control);
+            pin.store(lsn.get() + 1, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            // A fold announces its target and then looks at the pins; here it is the other way
+            // round, so one of the two sees the other.
+            if self.control.lsn(W_TARGET) <= lsn {
+                return lsn;
+            }
+        }
+    }
+
+    /// Moves the pin forward to `lsn`, which is not below it.
+    pub fn advance(&self, lsn: Lsn) {
+        self.control.word(W_CELLS + 2 * self.cell + 1).store(lsn.get() + 1, Ordering::SeqCst);
+    }
+
+    /// Pins nothing.
+    pub fn unpin(&self) {
+        self.control.word(W_CELLS + 2 * self.cell + 1).store(0, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        self.unpin();
+        self.control.word(W_CELLS + 2 * self.cell).store(0, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,68 @@
+//! Making a database plain SQLite again for good.
+
+use std::sync::Arc;
+
+use crate::control::Lock;
+use crate::error::{At, Code, Error, Result};
+use crate::format::Name;
+use crate::store::Store;
+
+impl Store {
+    /// Folds everything, takes the mark off and removes the side folder. Connections that are open
+    /// go on reading what they read; nothing can be written through them.
+    ///
+    /// # Errors
+    /// `Busy`, naming who still needs it: other processes or connections.
+    pub fn detach(self: &Arc<Self>) -> Result<()> {
+        let mut closed = self.closed.lock();
+        if *closed {
+            return Ok(());
+        }
+        self.control.file().lock(Lock::Open)?;
+        let result = self.detach_alone();
+        if result.is_ok() {
+            *closed = true;
+        }
+        self.control.file().unlock(Lock::Open);
+        result
+    }
+
+    fn detach_alone(&self) -> Result<()> {
+        let busy = |who: String| Error::new(Code::Busy, format!("{who}; close it there, then detach again"));
+        if !self.control.file().alone()? {
+            return Err(busy("another process has this database open".into()));
+        }
+        let connections = self.control.connections();
+        if connections > 1 {
+            return Err(busy(format!(
+                "{} other connections of this process have this database open",
+                connections - 1
+            )));
+        }
+        if self.control.poisoned() {
+            return Err(crate::session::poisoned());
+        }
+        self.rest()?;
+        // Without the superblock the rest means nothing, so it goes first.
+        let mut names = self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))?;
+        names.sort_by_key(|name| Name::parse(name) != Some(Name::Superblock));
+        for name in names {
+            let path = self.side.join(&name);
+            if Name::parse(&name).is_none() {
+                return Err(Error::new(
+                    Code::Denied,
+                    format!("{} isn't ours; move it away, then detach again", path.display()),
+                ));
+            }
+            self.disk.remove(&path).at(|| format!("removing {}", path.display()))?;
+            self.disk.sync_dir(&self.side).at(|| format!("syncing {}", self.side.display()))?;
+        }
+        self.disk.remove_dir(&self.side).at(|| format!("removing {}", self.side.display()))?;
+        if let Some(folder) = self.side.parent() {
+            self.disk.sync_dir(folder).at(|| format!("syncing {}", folder.display()))?;
+        }
+        // A stale write must find nothing to publish to.
+        self.control.poison();
+        Ok(())
+    }
+}

@@ -1,0 +1,494 @@
+//! Folding: journal pages move into the base, in steps; what nobody needs any more is dropped.
+//!
+//! Order of a fold from base B to target T, each step durable before the next:
+//! 1. the entries up to T; T is announced, so that no reader pins less, and lowered to what readers
+//!    have pinned;
+//! 2. images that step 3 replaces and history needs, in a kept segment;
+//! 3. the base's pages, in order;
+//! 4. the pages' hashes;
+//! 5. the superblock: the base is at T. Until then the journal still has every page that 3 wrote.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::control::Lock;
+use crate::disk::{Disk, How};
+use crate::error::{At, Code, Error, Result};
+use crate::format::{
+    COMMIT_RECORD_LEN, CommitRecord, EntryHeader, HEADER_LEN, Kind, Mark, Name, Origin, ROW_LEN, Retention,
+    Row, SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind, Superblock, round_up,
+};
+use crate::hash::page_hash;
+use crate::hashes::Hashes;
+use crate::index::Index;
+use crate::lsn::{Lsn, LsnRange};
+use crate::segment::Segment;
+use crate::snapshot::{Snapshot, hash_in_table};
+use crate::state::{State, lock_page};
+use crate::store::{MARK_BYTE, Opening, Store, base_header};
+
+/// History kept when nobody said otherwise.
+const DEFAULT_BYTES: u64 = 64 << 20;
+const DEFAULT_LSNS: u64 = 10_000;
+
+/// A fold under way.
+pub(crate) struct FoldJob {
+    /// The base as it will be.
+    target: State,
+    /// What the target's pages are read through.
+    view: Snapshot,
+    /// Pages to write, in order.
+    pages: Vec<u32>,
+    next: usize,
+    /// The horizon afterwards, if it moves.
+    horizon: Option<Lsn>,
+}
+
+/// LSN that a fold which wrote the kept segment `number` was moving the base to.
+pub(crate) fn kept_target(disk: &dyn Disk, side: &Path, number: u32) -> Result<Option<Lsn>> {
+    let segment = Segment::open(disk, side.join(Name::Kept(number).to_string()), How::Read)?;
+    let whole = segment.entry(SEGMENT_HEADER_LEN as u64, 0)?.is_some();
+    Ok(whole.then_some(segment.header.first))
+}
+
+impl Store {
+    /// Goes on with a fold, or begins one if the journal has grown beyond what is retained. Called
+    /// after commits; does a bounded part of the work.
+    pub(crate) fn maintain(&self) -> Result<()> {
+        let Some(mut job) = self.fold.try_lock() else { return Ok(()) };
+        if job.is_none() {
+            let sealed = self.tail.lock().segment;
+            if self.maintained.swap(sealed, std::sync::atomic::Ordering::Relaxed) == sealed
+                || !self.control.file().try_lock(Lock::Fold)?
+            {
+                return Ok(());
+            }
+            match self.due() {
+                Ok(Some(begun)) => *job = Some(begun),
+                other => {
+                    self.control.file().unlock(Lock::Fold);
+                    return other.map(drop);
+                }
+            }
+        }
+        let done = match job.as_mut() {
+            Some(job) => self.fold_step(job, self.options.fold_step),
+            None => return Ok(()),
+        };
+        if !matches!(done, Ok(false)) {
+            *job = None;
+            self.control.file().unlock(Lock::Fold);
+        }
+        done.map(drop)
+    }
+
+    /// The fold that retention asks for, if any. Under the fold lock.
+    fn due(&self) -> Result<Option<FoldJob>> {
+        let block = self.read_superblock()?;
+        let head = self.control.appended();
+        self.catch_up(head)?;
+        let index = Arc::clone(&self.tail.lock().index);
+        let Some(horizon) = retained_from(&index, &block, head, self.options.clock.now_ms())? else {
+            return Ok(None);
+        };
+        self.make_durable(horizon)?;
+        let allowed = self.control.announce_fold(horizon.max(block.base.lsn))?;
+        if allowed < horizon {
+            // A reader needs more; the next segment asks again.
+            return Ok(None);
+        }
+        self.job(&block, &index, horizon.max(block.base.lsn), Some(horizon)).map(Some)
+    }
+
+    /// A fold to `target`, whose entries are durable and announced.
+    fn job(
+        &self,
+        block: &Superblock,
+        index: &Arc<Index>,
+        target: Lsn,
+        horizon: Option<Lsn>,
+    ) -> Result<FoldJob> {
+        let state = index.state(target).ok_or_else(|| {
+            Error::new(Code::Io, format!("LSN {target} is no boundary to fold to; report this as a bug"))
+        })?;
+        let view = Snapshot { index: Arc::clone(index), state, floor: block.base.lsn };
+        let mut pages = Vec::new();
+        if target > block.base.lsn {
+            for ordinal in 0..index.entry_count() {
+                let entry = index.entry(ordinal);
+                if entry.range.last > block.base.lsn && entry.range.last <= target {
+                    let table =
+                        index.segment(entry.segment).bytes(entry.table, entry.rows as usize * ROW_LEN)?;
+                    pages.extend(crate::segment::rows(&table, entry.rows).map(|row| row.page));
+                }
+            }
+            pages.sort_unstable();
+            pages.dedup();
+            // Page 1 carries the counters, whether or not its image changed.
+            if state.size > 0 && pages.first() != Some(&1) {
+                pages.insert(0, 1);
+            }
+        }
+        Ok(FoldJob { target: state, view, pages, next: 0, horizon })
+    }
+
+    /// Writes up to `count` pages; true when the fold is complete.
+    fn fold_step(&self, job: &mut FoldJob, count: usize) -> Result<bool> {
+        if job.next == 0 && job.horizon.is_none() {
+            self.keep(job)?;
+        }
+        let size = job.target.page_size as usize;
+        let mut image = vec![0; size];
+        let end = job.pages.len().min(job.next.saturating_add(count));
+        let here = || format!("writing {}", self.path.display());
+        for &page in &job.pages[job.next..end] {
+            if page > job.target.size {
+                continue;
+            }
+            job.view.read(self, page, 0, &mut image)?;
+            if page == 1 {
+                // While the base is behind it stays marked.
+                let mark = Mark::of(&base_header(&*self.base)?);
+                image[19] = MARK_BYTE;
+                mark.put(&mut image);
+            }
+            self.base.write_at(&image, u64::from(page - 1) * size as u64).at(here)?;
+        }
+        job.next = end;
+        if end < job.pages.len() {
+            return Ok(false);
+        }
+        self.finish(job)?;
+        Ok(true)
+    }
+
+    /// Steps 4 and 5, and the dropping of what the horizon leaves behind.
+    fn finish(&self, job: &FoldJob) -> Result<()> {
+        let here = || format!("writing {}", self.path.display());
+        let block = self.read_superblock()?;
+        if job.target.lsn > block.base.lsn {
+            if job.target.size > 0 && self.base.len().at(here)? != job.target.bytes() {
+                self.base.set_len(job.target.bytes()).at(here)?;
+            }
+            self.base.sync().at(here)?;
+            let hashes = Hashes::open(&*self.disk, &self.side, job.target.page_size)?;
+            for &page in job.pages.iter().filter(|&&page| page <= job.target.size) {
+                if let Some(found) = job.view.index.find(page, job.target.lsn) {
+                    if job.view.index.entry(found.entry).range.last > block.base.lsn {
+                        hashes.set(page, hash_in_table(&job.view.index, page, &found)?)?;
+                    }
+                }
+            }
+            hashes.sync()?;
+        }
+        let mut first_segment = block.first_segment;
+        {
+            let _guard = self.lock_superblock()?;
+            let mut block = self.read_superblock()?;
+            block.base = if job.target.lsn > block.base.lsn { job.target } else { block.base };
+            block.durable = block.durable.max(job.target.lsn);
+            if let Some(horizon) = job.horizon.filter(|&horizon| horizon > block.horizon.lsn) {
+                let index = &job.view.index;
+                block.horizon = index.state(horizon).ok_or_else(|| {
+                    Error::new(Code::Io, format!("LSN {horizon} is no boundary; report this as a bug"))
+                })?;
+                if let Some(entry) = index.entry_at(horizon) {
+                    block.horizon_origin = index.entry(entry).origin as u16;
+                }
+                first_segment = index
+                    .segments()
+                    .filter(|s| s.header.kind == SegmentKind::Journal && s.header.first <= horizon.next())
+                    .map(|s| s.header.number)
+                    .max()
+                    .unwrap_or(first_segment);
+                block.first_segment = first_segment;
+            }
+            self.write_superblock(&mut block)?;
+            self.control.set_base(block.base.lsn);
+            self.control.set_horizon(block.horizon.lsn);
+        }
+        if job.horizon.is_some() {
+            self.drop_below(first_segment)?;
+        }
+        Ok(())
+    }
+
+    /// Removes segments before `first`, and kept ones that the horizon has passed.
+    fn drop_below(&self, first: u32) -> Result<()> {
+        let horizon = self.control.horizon();
+        for name in self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))? {
+            let drop = match Name::parse(&name) {
+                Some(Name::Segment(n)) => n < first,
+                Some(Name::Kept(n)) => kept_target(&*self.disk, &self.side, n)
+                    .is_ok_and(|target| target.is_some_and(|target| target <= horizon)),
+                _ => false,
+            };
+            if drop {
+                self.disk.remove(&self.side.join(&name)).at(|| format!("removing {name}"))?;
+            }
+        }
+        self.shrink_index()
+    }
+
+    /// Builds a smaller index once most of the present one describes what was dropped.
+    fn shrink_index(&self) -> Result<()> {
+        let mut tail = self.tail.lock();
+        let horizon = self.control.horizon();
+        let index = &tail.index;
+        let dead = (0..index.entry_count())
+            .take_while(|&n| index.entry(n).range.last <= horizon)
+            .map(|n| u64::from(index.entry(n).rows))
+            .sum::<u64>();
+        if dead * 2 < u64::from(index.version_count()).max(4096) {
+            return Ok(());
+        }
+        let applied = index.applied();
+        let opening = Opening {
+            disk: &*self.disk,
+            path: &self.path,
+            side: &self.side,
+            base: &*self.base,
+            options: &self.options,
+        };
+        let (_, mut fresh) = opening.attach()?;
+        self.catch_up_from(&mut fresh, applied)?;
+        *tail = fresh;
+        self.swap_index(&tail);
+        Ok(())
+    }
+
+    /// Step 2: images of the base that history still needs.
+    fn keep(&self, job: &FoldJob) -> Result<()> {
+        let block = self.read_superblock()?;
+        let index = &job.view.index;
+        let base = block.base;
+        if base.size == 0 || block.horizon.lsn >= job.target.lsn || job.target.lsn <= base.lsn {
+            return Ok(());
+        }
+        let mut numbers: Vec<u32> = Vec::new();
+        let mut already: Vec<u32> = Vec::new();
+        for name in self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))? {
+            let Some(Name::Kept(number)) = Name::parse(&name) else { continue };
+            numbers.push(number);
+            let segment = Segment::open(&*self.disk, self.side.join(&name), How::Read)?;
+            // A fold that didn't get to its end may have replaced some of these pages already.
+            if segment.header.first > base.lsn {
+                if let Some(checked) = segment.entry(SEGMENT_HEADER_LEN as u64, 0)? {
+                    already.extend(checked.rows().map(|row| row.page));
+                }
+            }
+        }
+        already.sort_unstable();
+        let resized = base.page_size != job.target.page_size;
+        let cut = if resized { 1 } else { job.target.size + 1 };
+        let needs = |page: u32| {
+            page <= base.size
+                && page != lock_page(base.page_size as usize)
+                && already.binary_search(&page).is_err()
+                && index
+                    .find(page, base.lsn)
+                    .is_none_or(|found| index.entry(found.entry).range.last <= block.horizon.lsn)
+        };
+        let mut pages: Vec<u32> = job.pages.iter().copied().filter(|&p| p < cut && needs(p)).collect();
+        pages.extend((cut..=base.size).filter(|&p| needs(p)));
+        if pages.is_empty() {
+            return Ok(());
+        }
+        let number = numbers.iter().max().map_or(1, |n| n + 1);
+        self.write_kept(number, &base, job.target.lsn, &pages, block.lineage)
+    }
+
+    fn write_kept(
+        &self,
+        number: u32,
+        base: &State,
+        target: Lsn,
+        pages: &[u32],
+        lineage: [u8; 16],
+    ) -> Result<()> {
+        let size = base.page_size as usize;
+        let start = SEGMENT_HEADER_LEN as u64;
+        let table_at = HEADER_LEN as u64 + pages.len() as u64 * size as u64;
+        let header = SegmentHeader {
+            kind: SegmentKind::Kept,
+            lineage,
+            number,
+            first: target,
+            chain: 0,
+            time: self.options.clock.now_ms(),
+        };
+        let entry = EntryHeader {
+            kind: Kind::Kept,
+            origin: Origin::Local,
+            range: LsnRange::one(target),
+            epoch: 0,
+            prev: 0,
+            len: round_up(table_at + (pages.len() * ROW_LEN) as u64, 8) + COMMIT_RECORD_LEN as u64,
+            table: table_at,
+            rows: pages.len() as u32,
+            state: *base,
+            checksum: None,
+            notes: 0,
+        };
+        let entry = EntryHeader { state: State { lsn: target, ..entry.state }, ..entry };
+        let path = self.file_path(Name::Kept(number));
+        let segment = Segment::create(&*self.disk, path, header, start + entry.len)?;
+        self.disk.copy_owner(&self.path, &segment.path).at(|| "setting a segment's owner".into())?;
+        let here = || format!("writing {}", segment.path.display());
+        let mut table = vec![0; pages.len() * ROW_LEN];
+        let mut image = vec![0; size];
+        for (n, (&page, out)) in pages.iter().zip(table.chunks_exact_mut(ROW_LEN)).enumerate() {
+            let got = self
+                .base
+                .read_at(&mut image, u64::from(page - 1) * size as u64)
+                .at(|| format!("reading {}", self.path.display()))?;
+            if got < size {
+                return Err(Error::new(
+                    Code::Damaged,
+                    format!("{} ends before page {page}; restore from a backup", self.path.display()),
+                ));
+            }
+            if page == 1 {
+                base.counters.serve(&mut image, 0);
+            }
+            let offset = start + (HEADER_LEN + n * size) as u64;
+            segment.file.write_at(&image, offset).at(here)?;
+            Row { page, segment: 0, offset, hash: page_hash(page, &image) }.encode(out);
+        }
+        let encoded = entry.encode();
+        let record = CommitRecord::of(&entry, &encoded, &table).encode();
+        segment.file.write_at(&encoded, start).at(here)?;
+        segment.file.write_at(&table, start + table_at).at(here)?;
+        segment.file.write_at(&record, start + entry.record()).at(here)?;
+        segment.file.sync().at(here)
+    }
+
+    /// Folds as far as readers allow; returns the LSN of the base afterwards.
+    ///
+    /// # Errors
+    /// `Busy` while another process folds.
+    pub fn fold(&self) -> Result<Lsn> {
+        let mut running = self.fold.lock();
+        // Whoever began in this process has the lock; its work is finished first.
+        if let Some(mut job) = running.take() {
+            let done = self.fold_step(&mut job, usize::MAX);
+            self.control.file().unlock(Lock::Fold);
+            done?;
+        }
+        self.control.file().lock(Lock::Fold)?;
+        let result = self.fold_now();
+        self.control.file().unlock(Lock::Fold);
+        result
+    }
+
+    fn fold_now(&self) -> Result<Lsn> {
+        let head = self.control.appended();
+        self.make_durable(head)?;
+        let block = self.read_superblock()?;
+        self.catch_up(head)?;
+        let index = Arc::clone(&self.tail.lock().index);
+        let target = self.control.announce_fold(head)?;
+        if target > block.base.lsn {
+            let mut job = self.job(&block, &index, target, None)?;
+            while !self.fold_step(&mut job, usize::MAX)? {}
+        }
+        Ok(self.control.base())
+    }
+
+    /// Drops what retention doesn't ask for. Nothing is folded for it.
+    pub(crate) fn trim(&self) -> Result<()> {
+        let block = self.read_superblock()?;
+        let index = Arc::clone(&self.tail.lock().index);
+        let head = index.applied();
+        let horizon = retained_from(&index, &block, head, self.options.clock.now_ms())?;
+        let Some(horizon) = horizon.filter(|&horizon| horizon <= block.base.lsn) else { return Ok(()) };
+        if self.control.oldest_pin(horizon)? < horizon {
+            return Ok(());
+        }
+        let job = self.job(&block, &index, block.base.lsn, Some(horizon))?;
+        self.finish(&job)
+    }
+
+    /// Folds everything and takes the mark off, for the last process that closes the store.
+    pub(crate) fn rest(&self) -> Result<()> {
+        self.fold.lock().take();
+        self.adopt_orphans()?;
+        let head = self.control.appended();
+        if head > self.read_superblock()?.base.lsn {
+            self.fold_now()?;
+        }
+        self.trim()?;
+        if self.control.marked() { self.unmark() } else { Ok(()) }
+    }
+
+    /// Makes the base a plain SQLite file. Everything is folded.
+    fn unmark(&self) -> Result<()> {
+        let here = || format!("writing {}", self.path.display());
+        let _guard = self.lock_superblock()?;
+        let mut block = self.read_superblock()?;
+        let mut header = base_header(&*self.base)?;
+        if block.base.size == 0 {
+            block.rest = Mark::default();
+            block.rest_len = 0;
+            self.write_superblock(&mut block)?;
+            self.base.set_len(0).and_then(|()| self.base.sync()).at(here)?;
+        } else {
+            // Stock SQLite may have seen the mark's counter; it must see another now.
+            let marked = crate::state::Counters::of(&header).counter;
+            let counters = &mut block.base.counters;
+            let agreed = counters.counter == counters.valid_for;
+            counters.counter = counters.counter.max(marked.wrapping_add(1));
+            if agreed {
+                counters.valid_for = counters.counter;
+            }
+            counters.serve(&mut header, 0);
+            if block.horizon.lsn == block.base.lsn {
+                block.horizon.counters = block.base.counters;
+            }
+            block.rest = Mark::of(&header);
+            block.rest_len = self.base.len().at(here)?;
+            // First what recognises the base at rest, then the mark goes.
+            self.write_superblock(&mut block)?;
+            self.base.write_at(&header, 0).and_then(|()| self.base.sync()).at(here)?;
+        }
+        self.control.set_marked(false);
+        Ok(())
+    }
+}
+
+/// The horizon that retention asks for, if it is above the present one: always the last LSN of a
+/// sealed segment.
+fn retained_from(index: &Index, block: &Superblock, head: Lsn, now: u64) -> Result<Option<Lsn>> {
+    let mut segments: Vec<&Arc<Segment>> = index
+        .segments()
+        .filter(|s| s.header.kind == SegmentKind::Journal && s.header.number >= block.first_segment)
+        .collect();
+    segments.sort_by_key(|s| s.header.number);
+    let lens: Vec<u64> = segments
+        .iter()
+        .map(|s| s.file.len().at(|| format!("reading {}", s.path.display())))
+        .collect::<Result<_>>()?;
+    let mut behind: u64 = lens.iter().sum();
+    let mut horizon = None;
+    for (pair, len) in segments.windows(2).zip(&lens) {
+        behind -= len;
+        let last = Lsn::new(pair[1].header.first.get() - 1);
+        let lsns = head.get() - last.get();
+        let droppable = match block.retention {
+            Retention::Default => behind >= DEFAULT_BYTES || lsns >= DEFAULT_LSNS,
+            Retention::None => true,
+            Retention::Bytes(bytes) => behind >= bytes,
+            Retention::Lsns(count) => lsns >= count,
+            Retention::Seconds(seconds) => {
+                index.state(last).is_some_and(|state| now.saturating_sub(state.time) / 1000 >= seconds)
+            }
+        };
+        if !droppable {
+            break;
+        }
+        if last > block.horizon.lsn {
+            horizon = Some(last);
+        }
+    }
+    Ok(horizon)
+}

@@ -1,0 +1,87 @@
+//! Names of the files in the side folder: parsed and printed here alone.
+
+use std::fmt;
+
+/// What is put behind the database's path to name its side folder.
+pub const SIDE_SUFFIX: &str = "-tide";
+
+/// A file of the side folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Name {
+    /// The superblock.
+    Superblock,
+    /// The first superblock, before it has its name.
+    NewSuperblock,
+    /// The control file; its content means nothing after a boot.
+    Control,
+    /// Hashes of the base's pages.
+    Hashes,
+    /// Segment of the journal.
+    Segment(u32),
+    /// Images that a fold replaced in the base and history still needs.
+    Kept(u32),
+    /// Pieces of a shipped entry that isn't complete yet.
+    Incoming,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Name::Superblock => f.write_str("store"),
+            Name::NewSuperblock => f.write_str("store.new"),
+            Name::Control => f.write_str("control"),
+            Name::Hashes => f.write_str("hashes"),
+            Name::Segment(n) => write!(f, "{n:08x}.seg"),
+            Name::Kept(n) => write!(f, "{n:08x}.kept"),
+            Name::Incoming => f.write_str("incoming"),
+        }
+    }
+}
+
+impl Name {
+    /// The file that `name` names; `None` if it isn't one of ours.
+    pub fn parse(name: &str) -> Option<Name> {
+        let number = |hex: &str| {
+            (hex.len() == 8 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+                .then(|| u32::from_str_radix(hex, 16).ok())
+                .flatten()
+        };
+        match name {
+            "store" => Some(Name::Superblock),
+            "store.new" => Some(Name::NewSuperblock),
+            "control" => Some(Name::Control),
+            "hashes" => Some(Name::Hashes),
+            "incoming" => Some(Name::Incoming),
+            _ => match name.split_once('.')? {
+                (hex, "seg") => number(hex).map(Name::Segment),
+                (hex, "kept") => number(hex).map(Name::Kept),
+                _ => None,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn print_and_parse_agree() {
+        for name in [
+            Name::Superblock,
+            Name::NewSuperblock,
+            Name::Control,
+            Name::Hashes,
+            Name::Incoming,
+            Name::Segment(0),
+            Name::Segment(0xdead_beef),
+            Name::Kept(17),
+        ] {
+            assert_eq!(Name::parse(&name.to_string()), Some(name));
+        }
+        for other in ["", "x", "0000001.seg", "0000000G.seg", "000000001.seg", "00000001.tmp", "+0000001.seg"]
+        {
+            assert_eq!(Name::parse(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Hashes of the base's pages: one 64-bit number a page, 0 where it isn't known.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::{Disk, File, How};
+use crate::error::{At, Code, Error, Result};
+use crate::format::{Name, VERSION};
+
+const MAGIC: &[u8; 8] = b"TIDEHASH";
+const HEADER: u64 = 64;
+
+/// The file that holds them.
+pub(crate) struct Hashes {
+    file: Arc<dyn File>,
+    path: PathBuf,
+}
+
+impl Hashes {
+    /// Opens it for a base with pages of `page_size` bytes. Hashes of another page size are dropped.
+    pub fn open(disk: &dyn Disk, side: &Path, page_size: u32) -> Result<Hashes> {
+        let path = side.join(Name::Hashes.to_string());
+        let file = disk.open(&path, How::Create).at(|| format!("opening {}", path.display()))?;
+        let hashes = Hashes { file, path };
+        let mut wanted = [0; HEADER as usize];
+        wanted[..8].copy_from_slice(MAGIC);
+        wanted[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        wanted[12..16].copy_from_slice(&page_size.to_le_bytes());
+        let crc = crc32fast::hash(&wanted[..60]);
+        wanted[60..].copy_from_slice(&crc.to_le_bytes());
+        let mut found = [0; HEADER as usize];
+        let got = hashes.file.read_at(&mut found, 0).at(|| hashes.here())?;
+        if got == found.len() && &found[..8] == MAGIC && found[8..12] != VERSION.to_le_bytes() {
+            return Err(Error::new(
+                Code::Format,
+                format!(
+                    "{} has another format than this library reads; use a newer library",
+                    hashes.path.display()
+                ),
+            ));
+        }
+        if got < found.len() || found != wanted {
+            hashes
+                .file
+                .set_len(0)
+                .and_then(|()| hashes.file.write_at(&wanted, 0))
+                .and_then(|()| hashes.file.sync())
+                .and_then(|()| disk.sync_dir(side))
+                .at(|| hashes.here())?;
+        }
+        Ok(hashes)
+    }
+
+    fn here(&self) -> String {
+        format!("using {}", self.path.display())
+    }
+
+    /// Hash of `page`, if it is known.
+    pub fn get(&self, page: u32) -> Result<Option<u64>> {
+        let mut bytes = [0; 8];
+        let got = self.file.read_at(&mut bytes, HEADER + 8 * u64::from(page - 1)).at(|| self.here())?;
+        let hash = u64::from_le_bytes(bytes);
+        Ok((got == 8 && hash != 0).then_some(hash))
+    }
+
+    /// Hashes of pages from `page` on, as many as `to` holds; 0 where one isn't known.
+    pub fn get_many(&self, page: u32, to: &mut [u64]) -> Result<()> {
+        let mut bytes = vec![0; to.len() * 8];
+        let got = self.file.read_at(&mut bytes, HEADER + 8 * u64::from(page - 1)).at(|| self.here())?;
+        bytes[got..].fill(0);
+        for (out, chunk) in to.iter_mut().zip(bytes.chunks_exact(8)) {
+            let mut word = [0; 8];
+            word.copy_from_slice(chunk);
+            *out = u64::from_le_bytes(word);
+        }
+        Ok(())
+    }
+
+    /// Notes the hash of `page`.
+    pub fn set(&self, page: u32, hash: u64) -> Result<()> {
+        self.file.write_at(&hash.to_le_bytes(), HEADER + 8 * u64::from(page - 1)).at(|| self.here())
+    }
+
+    /// Makes them durable.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync().at(|| self.here())
+    }
+}

@@ -1,0 +1,351 @@
+//! The index: from a page number to the places of its images, newest first.
+//!
+//! Readers take no lock: everything is appended by one thread at a time (under the store's tail
+//! lock) and published by atomics. An index only grows; when segments have been dropped, a new one
+//! is built beside it and swapped in.
+//!
+//! Invariants:
+//! 1. Entries are in order of their LSNs, without gaps, from the origin's LSN on.
+//! 2. `newest[p]` leads to a chain of versions of p with falling LSNs.
+//! 3. An entry is pushed before its versions, and `applied` moves after both.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::format::{EntryHeader, Kind, Origin, Row, SEGMENT_HEADER_LEN};
+use crate::lsn::{Lsn, LsnRange};
+use crate::segment::Segment;
+use crate::state::State;
+
+/// First chunk's length in an [`Appended`]; each next is twice as long.
+const FIRST_CHUNK: usize = 64;
+
+/// A list that one thread appends to while others read it.
+struct Appended<T> {
+    chunks: [OnceLock<Box<[T]>>; 40],
+}
+
+impl<T: Default> Appended<T> {
+    fn new() -> Self {
+        Appended { chunks: std::array::from_fn(|_| OnceLock::new()) }
+    }
+
+    fn place(index: usize) -> (usize, usize) {
+        let n = index / FIRST_CHUNK + 1;
+        let chunk = n.ilog2() as usize;
+        (chunk, index - FIRST_CHUNK * ((1 << chunk) - 1))
+    }
+
+    fn get(&self, index: usize) -> Option<&T> {
+        let (chunk, at) = Self::place(index);
+        self.chunks.get(chunk)?.get()?.get(at)
+    }
+
+    fn slot(&self, index: usize) -> &T {
+        let (chunk, at) = Self::place(index);
+        let chunk = self.chunks[chunk]
+            .get_or_init(|| (0..FIRST_CHUNK << chunk).map(|_| T::default()).collect::<Vec<T>>().into());
+        &chunk[at]
+    }
+}
+
+/// An entry, as the index remembers it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub kind: Kind,
+    pub origin: Origin,
+    pub range: LsnRange,
+    pub state: State,
+    /// Rolling checksum that came with it.
+    pub checksum: Option<u64>,
+    /// Ordinal of its segment in the index.
+    pub segment: u32,
+    /// Where its header is in the segment.
+    pub offset: u64,
+    /// Where its page table is in the segment.
+    pub table: u64,
+    pub rows: u32,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// One image of a page.
+#[derive(Default)]
+struct Version {
+    /// Ordinal of the version before + 1 in the high half, of the entry in the low.
+    link: AtomicU64,
+    /// See [`Place`].
+    place: AtomicU64,
+}
+
+const VERIFIED: u64 = 1 << 63;
+const SEGMENT_BITS: u32 = 23;
+const OFFSET_BITS: u32 = 40;
+
+/// Where an image is: ordinal of the segment and byte offset; offset 0 stands for a page of zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub segment: u32,
+    pub offset: u64,
+}
+
+/// A version that was found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub version: u32,
+    pub entry: u32,
+    pub place: Place,
+    /// True once its hash has been compared.
+    pub verified: bool,
+}
+
+const LEAF: usize = 1024;
+type Leaf = Box<[AtomicU32]>;
+type Branch = Box<[OnceLock<Leaf>]>;
+
+/// The index of one store.
+pub(crate) struct Index {
+    /// The state before the first entry.
+    pub origin: State,
+    /// How the origin came to be, for the log.
+    pub origin_origin: Origin,
+    entries: Appended<OnceLock<Entry>>,
+    entry_count: AtomicU32,
+    versions: Appended<Version>,
+    version_count: AtomicU32,
+    newest: Vec<OnceLock<Branch>>,
+    segments: Appended<OnceLock<Arc<Segment>>>,
+    segment_count: AtomicU32,
+    applied: AtomicU64,
+}
+
+impl Index {
+    pub fn new(origin: State, origin_origin: Origin) -> Index {
+        Index {
+            origin,
+            origin_origin,
+            entries: Appended::new(),
+            entry_count: AtomicU32::new(0),
+            versions: Appended::new(),
+            version_count: AtomicU32::new(0),
+            newest: (0..(1usize << 32) / LEAF / LEAF).map(|_| OnceLock::new()).collect(),
+            segments: Appended::new(),
+            segment_count: AtomicU32::new(0),
+            applied: AtomicU64::new(origin.lsn.get()),
+        }
+    }
+
+    /// Newest LSN in the index.
+    pub fn applied(&self) -> Lsn {
+        Lsn::new(self.applied.load(Ordering::Acquire))
+    }
+
+    pub fn segment(&self, ordinal: u32) -> &Arc<Segment> {
+        self.segments
+            .get(ordinal as usize)
+            .and_then(OnceLock::get)
+            .expect("versions name segments of the index")
+    }
+
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Arc<Segment>> {
+        (0..self.segment_count.load(Ordering::Acquire)).map(|n| self.segment(n))
+    }
+
+    /// Adds a segment; returns its ordinal. Under the tail lock.
+    pub fn push_segment(&self, segment: Arc<Segment>) -> u32 {
+        let ordinal = self.segment_count.load(Ordering::Relaxed);
+        assert!(ordinal < 1 << SEGMENT_BITS, "a store has fewer segments than this");
+        assert!(self.segments.slot(ordinal as usize).set(segment).is_ok(), "one thread appends");
+        self.segment_count.store(ordinal + 1, Ordering::Release);
+        ordinal
+    }
+
+    pub fn entry_count(&self) -> u32 {
+        self.entry_count.load(Ordering::Acquire)
+    }
+
+    pub fn version_count(&self) -> u32 {
+        self.version_count.load(Ordering::Acquire)
+    }
+
+    pub fn entry(&self, ordinal: u32) -> &Entry {
+        self.entries
+            .get(ordinal as usize)
+            .and_then(OnceLock::get)
+            .expect("versions name entries of the index")
+    }
+
+    /// Ordinal of the entry whose range holds `lsn`; `None` at or below the origin and above the head.
+    pub fn entry_at(&self, lsn: Lsn) -> Option<u32> {
+        let count = self.entry_count();
+        if lsn <= self.origin.lsn || count == 0 {
+            return None;
+        }
+        // Without merged entries the ordinal is the distance from the origin.
+        let guess = lsn.get() - self.origin.lsn.get() - 1;
+        if guess < u64::from(count) && self.entry(guess as u32).range == LsnRange::one(lsn) {
+            return Some(guess as u32);
+        }
+        let (mut low, mut high) = (0, count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.entry(middle).range.last < lsn {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        (low < count && self.entry(low).range.first <= lsn).then_some(low)
+    }
+
+    /// The state at `lsn`, which is the origin or the last LSN of an entry.
+    pub fn state(&self, lsn: Lsn) -> Option<State> {
+        if lsn == self.origin.lsn {
+            return Some(self.origin);
+        }
+        let entry = self.entry(self.entry_at(lsn)?);
+        (entry.range.last == lsn).then_some(entry.state)
+    }
+
+    /// Segments that must be synced for the entries in `durable..=head` to be on the disk, oldest
+    /// first: those that hold them, and the one whose seal leads to the first of them.
+    pub fn unsynced(&self, durable: Lsn, head: Lsn) -> Vec<Arc<Segment>> {
+        let mut found: Vec<Arc<Segment>> = Vec::new();
+        let mut add = |segment: &Arc<Segment>| {
+            if !found.iter().any(|known| Arc::ptr_eq(known, segment)) {
+                found.push(Arc::clone(segment));
+            }
+        };
+        for ordinal in (0..self.entry_count()).rev() {
+            let entry = self.entry(ordinal);
+            if entry.range.last <= durable {
+                break;
+            }
+            if entry.range.last > head {
+                continue;
+            }
+            let segment = self.segment(entry.segment);
+            add(segment);
+            if entry.offset == SEGMENT_HEADER_LEN as u64 {
+                let before = segment.header.number.wrapping_sub(1);
+                self.segments().filter(|s| s.header.number == before).for_each(&mut add);
+            }
+        }
+        found.reverse();
+        found
+    }
+
+    /// Adds an entry with its page table. `segment_of` turns a row's segment number into an ordinal;
+    /// `verified` says that the images were hashed just now. Under the tail lock.
+    pub fn push(
+        &self,
+        header: &EntryHeader,
+        segment: u32,
+        offset: u64,
+        rows: impl Iterator<Item = Row>,
+        segment_of: impl Fn(u32) -> u32,
+        verified: bool,
+    ) {
+        let ordinal = self.entry_count.load(Ordering::Relaxed);
+        let entry = Entry {
+            kind: header.kind,
+            origin: header.origin,
+            range: header.range,
+            state: header.state,
+            checksum: header.checksum,
+            segment,
+            offset,
+            table: offset + header.table,
+            rows: header.rows,
+            len: header.len,
+        };
+        assert!(self.entries.slot(ordinal as usize).set(entry).is_ok(), "one thread appends");
+        self.entry_count.store(ordinal + 1, Ordering::Release);
+        for row in rows {
+            let held = if row.segment == 0 { segment } else { segment_of(row.segment) };
+            let place = (u64::from(held) << OFFSET_BITS)
+                | (row.offset >> 3)
+                | if verified || row.offset == 0 { VERIFIED } else { 0 };
+            let number = self.version_count.load(Ordering::Relaxed);
+            let newest = self.newest_slot(row.page);
+            let before = newest.load(Ordering::Relaxed);
+            let version = self.versions.slot(number as usize);
+            version.link.store((u64::from(before) << 32) | u64::from(ordinal), Ordering::Relaxed);
+            version.place.store(place, Ordering::Relaxed);
+            self.version_count.store(number + 1, Ordering::Release);
+            newest.store(number + 1, Ordering::Release);
+        }
+        self.applied.store(header.range.last.get(), Ordering::Release);
+    }
+
+    fn newest_slot(&self, page: u32) -> &AtomicU32 {
+        let page = page as usize;
+        let branch =
+            self.newest[page / LEAF / LEAF].get_or_init(|| (0..LEAF).map(|_| OnceLock::new()).collect());
+        let leaf = branch[page / LEAF % LEAF]
+            .get_or_init(|| (0..LEAF).map(|_| AtomicU32::new(0)).collect::<Vec<_>>().into());
+        &leaf[page % LEAF]
+    }
+
+    fn newest(&self, page: u32) -> u32 {
+        let page = page as usize;
+        self.newest[page / LEAF / LEAF]
+            .get()
+            .and_then(|branch| branch[page / LEAF % LEAF].get())
+            .map_or(0, |leaf| leaf[page % LEAF].load(Ordering::Acquire))
+    }
+
+    fn found(&self, number: u32) -> (Found, u32) {
+        let version = self.versions.get(number as usize - 1).expect("chains lead to versions");
+        let link = version.link.load(Ordering::Relaxed);
+        let place = version.place.load(Ordering::Relaxed);
+        let found = Found {
+            version: number,
+            entry: link as u32,
+            place: Place {
+                segment: ((place & !VERIFIED) >> OFFSET_BITS) as u32,
+                offset: (place & ((1 << OFFSET_BITS) - 1)) << 3,
+            },
+            verified: place & VERIFIED != 0,
+        };
+        (found, (link >> 32) as u32)
+    }
+
+    /// The newest version of `page` at or below `lsn`.
+    pub fn find(&self, page: u32, lsn: Lsn) -> Option<Found> {
+        let mut number = self.newest(page);
+        while number != 0 {
+            let (found, before) = self.found(number);
+            if self.entry(found.entry).range.last <= lsn {
+                return Some(found);
+            }
+            number = before;
+        }
+        None
+    }
+
+    /// Notes that a version's hash was compared.
+    pub fn set_verified(&self, found: &Found) {
+        if let Some(version) = self.versions.get(found.version as usize - 1) {
+            version.place.fetch_or(VERIFIED, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Appended;
+
+    #[test]
+    fn places_are_dense() {
+        let mut expected = (0, 0);
+        for index in 0..100_000 {
+            let place = Appended::<u8>::place(index);
+            if index > 0 && place != expected {
+                assert_eq!(place, (expected.0 + 1, 0), "index {index}");
+            }
+            expected = (place.0, place.1 + 1);
+        }
+    }
+}

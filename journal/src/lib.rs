@@ -1,0 +1,66 @@
+//! The page store under Tideline: every commit is a journal entry with a log sequence number.
+//!
+//! ```text
+//!   Session ──► Snapshot ──► Index ──► Segment ─┐
+//!      │            └──────► base ──────────────┤──► disk::{Disk, File, Words}
+//!      └► Overlay ──► Store ──► Control ────────┘
+//! ```
+//! No SQLite type is known here, and the only `unsafe` code is in `disk/mmap.rs`.
+//! ARCHITECTURE.md explains the whole, FORMAT.md the bytes.
+
+#![deny(unsafe_code)]
+
+mod checksum;
+mod compact;
+mod control;
+mod detach;
+mod durable;
+mod error;
+mod export;
+mod fold;
+mod format;
+mod hash;
+mod hashes;
+mod index;
+mod log;
+mod lsn;
+mod overlay;
+mod receive;
+mod recover;
+mod retention;
+mod segment;
+mod session;
+mod ship;
+mod snapshot;
+mod state;
+mod store;
+mod verify;
+
+pub mod disk;
+
+pub use error::{Code, Error, Result};
+pub use format::{Origin, Retention};
+pub use hash::{HEADER_LEN, page_hash};
+pub use log::{LogRow, Status};
+pub use lsn::{Lsn, LsnRange};
+pub use session::{Durability, Session};
+pub use ship::Batches;
+pub use state::{Counters, State, lock_page, page_size_of};
+pub use store::{Clock, Options, Store, SystemClock, side_folder};
+pub use verify::Finding;
+
+use std::sync::OnceLock;
+
+static REPORT: OnceLock<fn(&Error)> = OnceLock::new();
+
+/// Names who is told of errors that no caller can be told of, such as those of the last close.
+pub fn report_to(listener: fn(&Error)) {
+    // The first one stays.
+    REPORT.get_or_init(|| listener);
+}
+
+pub(crate) fn report(error: &Error) {
+    if let Some(listener) = REPORT.get() {
+        listener(error);
+    }
+}

@@ -1,0 +1,148 @@
+//! What a store tells about itself.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{At, Result};
+use crate::format::{Origin, SegmentKind};
+use crate::lsn::{Lsn, LsnRange};
+use crate::session::Session;
+use crate::store::Store;
+
+/// Where a store stands.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Path of the base.
+    pub path: PathBuf,
+    /// Page size in bytes; 0 while there is no page.
+    pub page_size: u32,
+    /// The lineage.
+    pub lineage: [u8; 16],
+    /// Newest LSN that readers see.
+    pub head: Lsn,
+    /// Newest LSN known to be on the disk.
+    pub durable: Lsn,
+    /// LSN of the base.
+    pub base: Lsn,
+    /// Oldest LSN still readable.
+    pub horizon: Lsn,
+    /// Number of segments of the journal.
+    pub segments: u64,
+    /// Their length in bytes.
+    pub journal_bytes: u64,
+    /// Connections that have a snapshot now.
+    pub readers: u64,
+}
+
+/// One row of the log: an entry, or the state at the horizon.
+#[derive(Clone, Debug)]
+pub struct LogRow {
+    /// LSNs that it covers.
+    pub range: LsnRange,
+    /// Time of the commit in milliseconds since 1970.
+    pub time: u64,
+    /// Pages that it changed; all for a full image.
+    pub pages: u64,
+    /// Its length in the journal in bytes; 0 for one that is in the base alone.
+    pub bytes: u64,
+    /// Size of the database in pages.
+    pub size: u32,
+    /// Rolling checksum of the database, where it is known.
+    pub checksum: Option<u64>,
+    /// `commit`, `merged` or `full`.
+    pub kind: &'static str,
+    /// `local`, `received`, `external`, `restore`, `merge` or `rebase`.
+    pub origin: &'static str,
+}
+
+impl Store {
+    /// Where the store stands now.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn status(&self) -> Result<Status> {
+        let head = self.head();
+        self.catch_up(head)?;
+        let (index, _) = self.index();
+        let horizon = self.control.horizon();
+        let (mut segments, mut journal_bytes) = (0, 0);
+        let first = first_segment(&index, horizon);
+        for segment in index.segments().filter(|s| s.header.number >= first) {
+            segments += 1;
+            journal_bytes += segment.file.len().at(|| format!("reading {}", segment.path.display()))?;
+        }
+        Ok(Status {
+            path: self.path.clone(),
+            page_size: index.state(head).map_or(0, |state| state.page_size),
+            lineage: self.lineage(),
+            head,
+            durable: self.durable(),
+            base: self.control.base(),
+            horizon,
+            segments,
+            journal_bytes,
+            readers: self.control.readers() as u64,
+        })
+    }
+
+    /// The entries from the horizon to the head, in order. The first row is the state at the horizon
+    /// itself, where the base alone has it.
+    ///
+    /// # Errors
+    /// `Io`, `Damaged`.
+    pub fn log(self: &Arc<Self>) -> Result<Vec<LogRow>> {
+        let mut session = Session::new(Arc::clone(self))?;
+        session.begin_read()?;
+        let view = session.pinned()?;
+        let index = &view.index;
+        let horizon = self.control.horizon();
+        let sums: HashMap<Lsn, u64> = self.checksums_back(view)?.into_iter().collect();
+        let mut rows = Vec::new();
+        if let Some(state) = index.state(horizon).filter(|state| state.lsn > Lsn::ZERO) {
+            let origin = if horizon == index.origin.lsn {
+                index.origin_origin
+            } else {
+                index.entry_at(horizon).map_or(Origin::Local, |n| index.entry(n).origin)
+            };
+            rows.push(LogRow {
+                range: LsnRange::one(state.lsn),
+                time: state.time,
+                pages: u64::from(state.size),
+                bytes: 0,
+                size: state.size,
+                checksum: sums.get(&state.lsn).copied(),
+                kind: "full",
+                origin: origin.word(),
+            });
+        }
+        for ordinal in 0..index.entry_count() {
+            let entry = index.entry(ordinal);
+            if entry.range.last <= horizon || entry.range.last > view.state.lsn {
+                continue;
+            }
+            rows.push(LogRow {
+                range: entry.range,
+                time: entry.state.time,
+                pages: u64::from(entry.rows),
+                bytes: entry.len,
+                size: entry.state.size,
+                checksum: entry.checksum.or_else(|| sums.get(&entry.range.last).copied()),
+                kind: entry.kind.word(),
+                origin: entry.origin.word(),
+            });
+        }
+        session.end_read()?;
+        Ok(rows)
+    }
+}
+
+/// Number of the oldest segment that holds entries above the horizon.
+fn first_segment(index: &crate::index::Index, horizon: Lsn) -> u32 {
+    index
+        .segments()
+        .filter(|s| s.header.kind == SegmentKind::Journal && s.header.first <= horizon.next())
+        .map(|s| s.header.number)
+        .max()
+        .unwrap_or(0)
+}

@@ -1,0 +1,283 @@
+//! The pages of a transaction that isn't published: staged behind the tail of the journal.
+//!
+//! ```text
+//!   start        images, in order of arrival              next
+//!   │ header │ page │ page │ page │ …                      │
+//! ```
+//! Nobody looks there before the commit record, so a rollback only forgets them.
+
+use std::sync::Arc;
+
+use crate::error::{At, Result};
+use crate::format::{HEADER_LEN, Row};
+use crate::hash::page_hash;
+use crate::segment::Segment;
+
+/// Map from block number to position in the list of staged blocks, with no allocation once warm.
+#[derive(Default)]
+struct BlockMap {
+    /// (block, position + 1); position 0 is a free place. Length is a power of two or 0.
+    places: Vec<(u32, u32)>,
+    used: usize,
+}
+
+impl BlockMap {
+    fn start(&self, block: u32) -> usize {
+        (u64::from(block).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & (self.places.len() - 1)
+    }
+
+    fn get(&self, block: u32) -> Option<usize> {
+        if self.used == 0 {
+            return None;
+        }
+        let mut at = self.start(block);
+        loop {
+            match self.places[at] {
+                (_, 0) => return None,
+                (b, position) if b == block => return Some(position as usize - 1),
+                _ => at = (at + 1) & (self.places.len() - 1),
+            }
+        }
+    }
+
+    /// Adds a block that isn't there.
+    fn insert(&mut self, block: u32, position: usize) {
+        if (self.used + 1) * 4 > self.places.len() * 3 {
+            let old = std::mem::take(&mut self.places);
+            self.places = vec![(0, 0); (old.len() * 2).max(16)];
+            self.used = 0;
+            for (b, p) in old.into_iter().filter(|&(_, p)| p != 0) {
+                self.insert(b, p as usize - 1);
+            }
+        }
+        let mut at = self.start(block);
+        while self.places[at].1 != 0 {
+            at = (at + 1) & (self.places.len() - 1);
+        }
+        self.places[at] = (block, position as u32 + 1);
+        self.used += 1;
+    }
+
+    fn clear(&mut self) {
+        if self.places.len() > 1024 {
+            self.places = Vec::new();
+        } else {
+            self.places.fill((0, 0));
+        }
+        self.used = 0;
+    }
+}
+
+/// The overlay.
+pub(crate) struct Overlay {
+    pub segment: Arc<Segment>,
+    /// Ordinal of the segment in the index.
+    pub ordinal: u32,
+    /// Where the entry's header will be.
+    pub start: u64,
+    /// Where the next image goes.
+    pub next: u64,
+    /// Length that is surely there in the segment.
+    allocated: u64,
+    /// Length of a block in bytes: that of the first write. 0 before it.
+    pub block: usize,
+    /// Staged blocks: number from 1, place, hash.
+    rows: Vec<Row>,
+    map: BlockMap,
+    /// Block 1 stays in memory until it is known whether it must be stored.
+    first: Vec<u8>,
+    /// Bytes of the snapshot that a truncation left visible.
+    pub snapshot_len: u64,
+    /// Length of the database in bytes.
+    pub len: u64,
+    /// True once anything was written or truncated.
+    pub dirty: bool,
+}
+
+impl Overlay {
+    /// An overlay with nothing on it. `len` is the length of the snapshot in bytes.
+    pub fn new(segment: Arc<Segment>, ordinal: u32, start: u64, len: u64) -> Overlay {
+        let mut overlay = Overlay {
+            segment,
+            ordinal,
+            start,
+            next: 0,
+            allocated: 0,
+            block: 0,
+            rows: Vec::new(),
+            map: BlockMap::default(),
+            first: Vec::new(),
+            snapshot_len: len,
+            len,
+            dirty: false,
+        };
+        overlay.rewind();
+        overlay
+    }
+
+    /// Begins anew at the place given, keeping the buffers.
+    pub fn reset(&mut self, segment: Arc<Segment>, ordinal: u32, start: u64, len: u64) {
+        if !Arc::ptr_eq(&self.segment, &segment) {
+            self.allocated = 0;
+            self.segment = segment;
+        }
+        self.ordinal = ordinal;
+        self.start = start;
+        self.snapshot_len = len;
+        self.len = len;
+        self.block = 0;
+        self.dirty = false;
+        if self.rows.capacity() > 1024 {
+            self.rows = Vec::new();
+        }
+        self.rows.clear();
+        self.map.clear();
+        self.first.clear();
+        self.rewind();
+    }
+
+    fn rewind(&mut self) {
+        self.next = self.start + HEADER_LEN as u64;
+    }
+
+    /// Makes sure that the segment has room for `len` more bytes behind `at`.
+    pub fn room(&mut self, at: u64, len: u64) -> Result<()> {
+        let end = at + len;
+        if end > self.allocated {
+            let file = &self.segment.file;
+            let here = || format!("making room in {}", self.segment.path.display());
+            let have = file.len().at(here)?;
+            // A long transaction asks for more at a time, so that it asks seldom.
+            let want = end + ((end - self.start) / 2).clamp(64 << 10, 64 << 20);
+            if end > have {
+                file.allocate(want).at(here)?;
+                self.allocated = want;
+            } else {
+                self.allocated = have;
+            }
+        }
+        Ok(())
+    }
+
+    /// The staged block, as its row; block 1 has its image in [`Overlay::first`].
+    fn row(&self, block: u32) -> Option<&Row> {
+        self.map.get(block).map(|position| &self.rows[position])
+    }
+
+    /// True if block `block` is on the overlay.
+    pub fn has(&self, block: u32) -> bool {
+        if block == 1 { !self.first.is_empty() } else { self.row(block).is_some() }
+    }
+
+    /// Image of block 1, if it was written.
+    pub fn first(&self) -> Option<&[u8]> {
+        (!self.first.is_empty()).then_some(&self.first[..])
+    }
+
+    /// Stages a whole block.
+    pub fn put(&mut self, block: u32, image: &[u8]) -> Result<()> {
+        self.dirty = true;
+        self.len = self.len.max(u64::from(block) * self.block as u64);
+        if block == 1 {
+            self.first.clear();
+            self.first.extend_from_slice(image);
+            return Ok(());
+        }
+        let hash = page_hash(block, image);
+        let offset = match self.map.get(block) {
+            Some(position) => {
+                self.rows[position].hash = hash;
+                self.rows[position].offset
+            }
+            None => {
+                let offset = self.stage(image.len())?;
+                self.map.insert(block, self.rows.len());
+                self.rows.push(Row { page: block, segment: 0, offset, hash });
+                offset
+            }
+        };
+        self.write(offset, image)
+    }
+
+    /// Room for `len` more bytes of images; where they go.
+    pub fn stage(&mut self, len: usize) -> Result<u64> {
+        let offset = self.next;
+        self.room(offset, len as u64)?;
+        self.next += len as u64;
+        Ok(offset)
+    }
+
+    /// Writes into the segment, where there is room.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.segment.file.write_at(bytes, offset).at(|| format!("writing {}", self.segment.path.display()))
+    }
+
+    /// Copies bytes of a staged block, from `at` in it; false if it isn't staged.
+    pub fn read(&self, block: u32, at: usize, to: &mut [u8]) -> Result<bool> {
+        if block == 1 {
+            if self.first.is_empty() {
+                return Ok(false);
+            }
+            to.copy_from_slice(&self.first[at..at + to.len()]);
+            return Ok(true);
+        }
+        match self.row(block) {
+            Some(row) => self.segment.read(row.offset + at as u64, to).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// The staged block without a copy, where the disk can.
+    pub fn slice(&self, block: u32) -> Option<&[u8]> {
+        if block == 1 {
+            return None;
+        }
+        self.segment.file.slice(self.row(block)?.offset, self.block)
+    }
+
+    /// Shortens, or lengthens, the database to `len` bytes.
+    pub fn truncate(&mut self, len: u64) {
+        self.dirty = true;
+        self.snapshot_len = self.snapshot_len.min(len);
+        self.len = len;
+        if self.block == 0 {
+            return;
+        }
+        let blocks = len.div_ceil(self.block as u64);
+        if blocks == 0 {
+            self.first.clear();
+        }
+        if self.rows.iter().any(|row| u64::from(row.page) > blocks) {
+            self.rows.retain(|row| u64::from(row.page) <= blocks);
+            self.map.clear();
+            for (position, row) in self.rows.iter().enumerate() {
+                self.map.insert(row.page, position);
+            }
+        }
+    }
+
+    /// The staged blocks but the first.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BlockMap;
+
+    #[test]
+    fn map_holds_what_was_put() {
+        let mut map = BlockMap::default();
+        for round in 0..2 {
+            for n in 0..5000u32 {
+                assert_eq!(map.get(n * 7 + round), None);
+                map.insert(n * 7 + round, n as usize);
+            }
+            for n in 0..5000u32 {
+                assert_eq!(map.get(n * 7 + round), Some(n as usize));
+            }
+            map.clear();
+        }
+    }
+}

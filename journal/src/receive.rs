@@ -1,0 +1,398 @@
+//! Applying entries that were shipped from another machine.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::disk::{File, How};
+use crate::error::{At, Code, Error, Result};
+use crate::format::{Kind, Name, Origin, Shipped, ShippedHeader};
+use crate::lsn::{Lsn, LsnRange};
+use crate::session::{Durability, Proto, Session};
+use crate::state::{Counters, State, lock_page};
+use crate::store::Store;
+
+/// How long a received entry waits for the writer's place.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a received entry means for this replica.
+enum Verdict {
+    /// It is here already.
+    Known,
+    /// It is the next.
+    Apply,
+}
+
+impl Store {
+    /// Applies a shipped entry, or a piece of one; returns the LSN that this replica has then.
+    /// Atomic; readers go on.
+    ///
+    /// # Errors
+    /// `Gap`, `Foreign`, `Diverged`, `Damaged`, `Format`, `Busy`: nothing is changed.
+    pub fn receive(self: &Arc<Self>, blob: &[u8]) -> Result<Lsn> {
+        if blob.is_empty() {
+            return Ok(self.head());
+        }
+        let shipped = Shipped::check(blob)?;
+        let header = shipped.header;
+        let mut session = Session::new(Arc::clone(self))?;
+        self.become_writer(&mut session)?;
+        let here =
+            *session.state().ok_or_else(|| Error::new(Code::Io, "no snapshot; report this as a bug"))?;
+        match self.judge(&shipped, &here)? {
+            Verdict::Known => return Ok(here.lsn),
+            Verdict::Apply => {}
+        }
+        if header.rows_before == 0 && u64::from(header.rows_here) == header.rows {
+            let mut applying = Applying::begin(self, &mut session, &header, &here)?;
+            applying.stage(&mut session, &shipped)?;
+            return applying.commit(&mut session);
+        }
+        let incoming = Incoming::open(self)?;
+        if !incoming.add(&header, blob)? {
+            session.end_read()?;
+            return Ok(here.lsn);
+        }
+        let pieces = incoming.pieces()?;
+        let first = pieces.load(0)?;
+        let first = Shipped::check(&first)?;
+        let lsn = match self.judge(&first, &here)? {
+            Verdict::Known => here.lsn,
+            Verdict::Apply => {
+                let mut applying = Applying::begin(self, &mut session, &first.header, &here)?;
+                for n in 0..pieces.places.len() {
+                    applying.stage(&mut session, &Shipped::check(&pieces.load(n)?)?)?;
+                }
+                applying.commit(&mut session)?
+            }
+        };
+        incoming.forget()?;
+        Ok(lsn)
+    }
+
+    fn become_writer(&self, session: &mut Session) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            session.begin_read()?;
+            match session.begin_write() {
+                Ok(()) => return Ok(()),
+                Err(e) if matches!(e.code(), Code::Busy | Code::Stale) && Instant::now() < end => {
+                    session.end_read()?;
+                    if e.code() == Code::Busy && self.wait_for_writer(Duration::from_millis(50))? {
+                        self.release_writer();
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn judge(&self, shipped: &Shipped<'_>, here: &State) -> Result<Verdict> {
+        let header = &shipped.header;
+        let LsnRange { first, last } = header.range;
+        if header.lineage != self.lineage() {
+            if here.lsn == Lsn::ZERO && header.full {
+                return Ok(Verdict::Apply);
+            }
+            return Err(Error::new(
+                Code::Foreign,
+                "the blob belongs to another database; receive it into an empty one, or ship from the right one",
+            ));
+        }
+        let diverged = || {
+            Error::new(
+                Code::Diverged,
+                format!(
+                    "this replica committed by itself, up to LSN {}; keep its commits by exporting it with tide_export(path), or discard them by deleting it and receiving tide_prepare(0) anew",
+                    here.lsn
+                ),
+            )
+        };
+        if last <= here.lsn {
+            let index = self.index().0;
+            return match index.state(last) {
+                Some(state) if last >= self.control.horizon() && state.id != header.state.id => {
+                    Err(diverged())
+                }
+                _ => Ok(Verdict::Known),
+            };
+        }
+        if here.lsn == Lsn::ZERO && header.full {
+            return Ok(Verdict::Apply);
+        }
+        if first > here.lsn.next() {
+            return Err(Error::new(
+                Code::Gap,
+                format!(
+                    "the blob begins at LSN {first}, but this replica is at {}; ship what is between, with tide_prepare({})",
+                    here.lsn, here.lsn
+                ),
+            ));
+        }
+        match shipped.identity(here.lsn) {
+            Some(id) if id == here.id => Ok(Verdict::Apply),
+            Some(_) => Err(diverged()),
+            // Only the first piece lists identities, and it was judged by them.
+            None if header.rows_before > 0 => Ok(Verdict::Apply),
+            None => Err(Error::new(
+                Code::Gap,
+                format!(
+                    "the blob merges LSN {} into others, so it can't be told to continue it; ship tide_prepare({})",
+                    here.lsn, here.lsn
+                ),
+            )),
+        }
+    }
+}
+
+/// An entry on its way into the journal.
+struct Applying {
+    store: Arc<Store>,
+    header: ShippedHeader,
+    here: State,
+    /// Checksum of the database so far, if it is known.
+    sum: Option<u64>,
+    next_page: u32,
+    missing: bool,
+}
+
+impl Applying {
+    fn begin(
+        store: &Arc<Store>,
+        session: &mut Session,
+        header: &ShippedHeader,
+        here: &State,
+    ) -> Result<Applying> {
+        // What came before counts only where pages of it stay.
+        let sum = if header.full {
+            Some(0)
+        } else if header.checksum_after.is_some() {
+            store.checksum(session.pinned()?, true)?
+        } else {
+            None
+        };
+        if let (Some(before), Some(own)) = (header.checksum_before, sum) {
+            if header.range.first == here.lsn.next() && before != own {
+                return Err(Error::new(
+                    Code::Diverged,
+                    format!(
+                        "this replica's pages at LSN {} aren't the sender's; run tide_verify, or delete it and receive tide_prepare(0) anew",
+                        here.lsn
+                    ),
+                ));
+            }
+        }
+        if header.lineage != store.lineage() {
+            store.take_over(header.lineage)?;
+        }
+        Ok(Applying {
+            store: Arc::clone(store),
+            header: *header,
+            here: *here,
+            sum,
+            next_page: 1,
+            missing: false,
+        })
+    }
+
+    fn stage(&mut self, session: &mut Session, piece: &Shipped<'_>) -> Result<()> {
+        let size = self.header.state.page_size as usize;
+        let zeros = vec![0; size];
+        let resized = self.here.size > 0 && self.here.page_size as usize != size;
+        let hashes = if self.sum.is_some() && !self.header.full && !resized && self.here.size > 0 {
+            Some(self.store.hashes(self.here.page_size)?)
+        } else {
+            None
+        };
+        for row in piece.rows() {
+            // Whatever isn't here already must be in the entry: no page is ever made up.
+            for absent in self.next_page..row.page {
+                self.missing |=
+                    (resized || self.header.full || absent > self.here.size) && absent != lock_page(size);
+            }
+            self.next_page = row.page + 1;
+            if let Some(sum) = &mut self.sum {
+                *sum = sum.wrapping_add(row.hash);
+                if let Some(hashes) = hashes.as_ref().filter(|_| row.page <= self.here.size) {
+                    *sum = sum.wrapping_sub(self.store.hash_at(session.pinned()?, hashes, row.page)?);
+                }
+            }
+            session.stage_page(row.page, size, row.image.unwrap_or(&zeros))?;
+        }
+        Ok(())
+    }
+
+    fn commit(mut self, session: &mut Session) -> Result<Lsn> {
+        let header = self.header;
+        let size = header.state.page_size as usize;
+        let resized = self.here.size > 0 && self.here.page_size != header.state.page_size;
+        let from = self.next_page.max(if resized || header.full { 1 } else { self.here.size + 1 });
+        self.missing |= (from..=header.state.size).any(|page| page != lock_page(size));
+        if self.missing {
+            return Err(Error::new(
+                Code::Damaged,
+                "the blob lacks pages that this replica doesn't have; ship it again, or tide_prepare(0)",
+            ));
+        }
+        if resized {
+            self.sum = self.sum.filter(|_| header.full);
+        } else if let Some(sum) =
+            self.sum.as_mut().filter(|_| !header.full && self.here.size > header.state.size)
+        {
+            let hashes = self.store.hashes(self.here.page_size)?;
+            for page in (header.state.size + 1..=self.here.size).filter(|&page| page != lock_page(size)) {
+                *sum = sum.wrapping_sub(self.store.hash_at(session.pinned()?, &hashes, page)?);
+            }
+        }
+        if let (Some(expected), Some(sum)) = (header.checksum_after, self.sum) {
+            if expected != sum {
+                return Err(Error::new(
+                    Code::Diverged,
+                    format!(
+                        "with the blob's pages this replica would not be the sender's database at LSN {}; run tide_verify on both, or delete this one and receive tide_prepare(0) anew",
+                        header.range.last
+                    ),
+                ));
+            }
+        }
+        let own = self.here.counters;
+        let theirs = header.state.counters;
+        let counter = theirs.counter.max(own.counter.wrapping_add(1));
+        let counters = Counters {
+            counter,
+            valid_for: if theirs.counter == theirs.valid_for { counter } else { theirs.valid_for },
+            version: theirs.version,
+            // Equal cookies mean equal schemas to whoever has the database open.
+            cookie: if own.cookie > theirs.cookie { own.cookie.wrapping_add(1) } else { theirs.cookie },
+        };
+        let last = header.range.last;
+        session.prepare_as(Proto {
+            kind: if header.full {
+                Kind::Full
+            } else if header.range.count() == 1 {
+                Kind::Commit
+            } else {
+                Kind::Merged
+            },
+            origin: Origin::Received,
+            range: LsnRange { first: self.here.lsn.next(), last },
+            state: State { counters, ..header.state },
+            checksum: self.sum,
+        })?;
+        let lsn = session.publish(Durability::Disk, false)?;
+        if let Some(sum) = self.sum {
+            *self.store.known_checksum.lock() = Some((lsn, sum));
+        }
+        session.end_read()?;
+        Ok(lsn)
+    }
+}
+
+/// The file that collects the pieces of an entry: each with its length before it.
+struct Incoming<'a> {
+    store: &'a Store,
+    file: Arc<dyn File>,
+    path: PathBuf,
+}
+
+/// Pieces that make up a whole entry.
+struct Pieces {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    /// Offset and length of each.
+    places: Vec<(u64, u64)>,
+}
+
+impl Pieces {
+    fn load(&self, n: usize) -> Result<Vec<u8>> {
+        let (offset, len) = self.places[n];
+        let mut piece = vec![0; len as usize];
+        self.file.read_at(&mut piece, offset).at(|| format!("reading {}", self.path.display()))?;
+        Ok(piece)
+    }
+}
+
+impl<'a> Incoming<'a> {
+    fn open(store: &'a Store) -> Result<Incoming<'a>> {
+        let path = store.file_path(Name::Incoming);
+        let file = store.disk.open(&path, How::Create).at(|| format!("opening {}", path.display()))?;
+        store
+            .disk
+            .copy_owner(&store.path, &path)
+            .at(|| format!("setting the owner of {}", path.display()))?;
+        Ok(Incoming { store, file, path })
+    }
+
+    /// The sound pieces of the entry with `token`, in order, and where the next goes. Whatever else
+    /// is in the file is of no use.
+    fn walk(&self, token: u64) -> Result<(Vec<(u64, u64)>, u64, u64)> {
+        let here = || format!("reading {}", self.path.display());
+        let end = self.file.len().at(here)?;
+        let (mut places, mut at, mut rows) = (Vec::new(), 0u64, 0u64);
+        while at + 8 <= end {
+            let mut len = [0; 8];
+            self.file.read_at(&mut len, at).at(here)?;
+            let len = u64::from_le_bytes(len);
+            if len > end - at - 8 {
+                break;
+            }
+            let mut piece = vec![0; len as usize];
+            self.file.read_at(&mut piece, at + 8).at(here)?;
+            match Shipped::check(&piece) {
+                Ok(shipped) if shipped.header.token == token && shipped.header.rows_before == rows => {
+                    rows += u64::from(shipped.header.rows_here);
+                    places.push((at + 8, len));
+                    at += 8 + len;
+                }
+                _ => break,
+            }
+        }
+        Ok((places, at, rows))
+    }
+
+    /// Adds a piece, durably; true if the entry is complete.
+    fn add(&self, header: &ShippedHeader, blob: &[u8]) -> Result<bool> {
+        let (_, mut end, mut rows) = self.walk(header.token)?;
+        if header.rows_before == 0 && rows > 0 && rows >= u64::from(header.rows_here) {
+            // The first piece again.
+            return Ok(rows == header.rows);
+        }
+        if header.rows_before == 0 {
+            (end, rows) = (0, 0);
+        }
+        if header.rows_before < rows {
+            return Ok(rows == header.rows);
+        }
+        if header.rows_before > rows {
+            return Err(Error::new(
+                Code::Gap,
+                format!(
+                    "{rows} pages of this entry are here, and the piece begins behind page {}; send the pieces in order, from the first that is missing",
+                    header.rows_before
+                ),
+            ));
+        }
+        let here = || format!("writing {}", self.path.display());
+        self.file.set_len(end).at(here)?;
+        self.file.write_at(&(blob.len() as u64).to_le_bytes(), end).at(here)?;
+        self.file.write_at(blob, end + 8).at(here)?;
+        self.file.sync().at(here)?;
+        self.store.disk.sync_dir(&self.store.side).at(here)?;
+        Ok(rows + u64::from(header.rows_here) == header.rows)
+    }
+
+    fn pieces(&self) -> Result<Pieces> {
+        let mut start = [0; 8];
+        self.file.read_at(&mut start, 0).at(|| format!("reading {}", self.path.display()))?;
+        let mut piece =
+            vec![0; u64::from_le_bytes(start).min(crate::format::SHIPPED_HEADER_LEN as u64) as usize];
+        self.file.read_at(&mut piece, 8).at(|| format!("reading {}", self.path.display()))?;
+        let token = ShippedHeader::decode(&piece)?.token;
+        let (places, _, _) = self.walk(token)?;
+        Ok(Pieces { file: Arc::clone(&self.file), path: self.path.clone(), places })
+    }
+
+    fn forget(&self) -> Result<()> {
+        self.store.disk.remove(&self.path).at(|| format!("removing {}", self.path.display()))
+    }
+}

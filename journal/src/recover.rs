@@ -1,0 +1,211 @@
+//! Opening a store that nobody else has open: the recovery table of FORMAT.md. Each row is cited
+//! where it is decided.
+
+use crate::error::{At, Code, Error, Result};
+use crate::format::{Mark, Name, Superblock};
+use crate::lsn::Lsn;
+use crate::state::{Counters, State, page_size_of, size_of};
+use crate::store::{
+    Images, MARK_BYTE, Opening, Recovered, Tail, advance, base_header, read_superblock_slots,
+    write_superblock,
+};
+
+impl Opening<'_> {
+    /// Recovers, adopts or begins the store.
+    ///
+    /// # Errors
+    /// As the recovery table says. Nothing is changed then.
+    pub fn recover(&self) -> Result<Recovered> {
+        let mut header = base_header(self.base)?;
+        let marked = header.get(19) == Some(&MARK_BYTE);
+        let Some((mut block, torn)) = read_superblock_slots(self.disk, self.side)? else {
+            if marked {
+                return Err(self.refuse(Code::Missing, "is marked as the base of a journal, but its side folder has no superblock; put the side folder back, or restore from a backup")); // R2
+            }
+            return self.adopt(None); // R1
+        };
+        let ours = block.marked.marks(&Mark::of(&header));
+        if marked && !ours {
+            return Err(self.refuse(Code::Foreign, "is the base of another journal than the one in its side folder; put the folder back that belongs to it")); // R3
+        }
+
+        let mut tail = self.start(&block)?;
+        loop {
+            let known = tail.index.applied() < block.durable;
+            if !advance(self.disk, self.side, &mut tail, if known { Images::Trust } else { Images::Check })? {
+                break; // R8: what lies behind is an earlier life, or was torn.
+            }
+        }
+        let head = tail.index.applied();
+        if head < block.durable {
+            return Err(Error::new(
+                Code::Damaged,
+                format!(
+                    "the journal of {} ends at LSN {head}, but LSN {} was on the disk; restore from a backup",
+                    self.path.display(),
+                    block.durable
+                ),
+            )); // R7
+        }
+
+        if !marked {
+            let here = || format!("reading {}", self.path.display());
+            let mut len = self.base.len().at(here)?;
+            if block.rest_len == 0 && len > 0 && len <= 512 && header.iter().all(|&b| b == 0) {
+                // R9: the mark of an empty base lengthened it, and the power went before its bytes.
+                self.base.set_len(0).and_then(|()| self.base.sync()).at(here)?;
+                (len, header) = (0, Vec::new());
+            }
+            let at_rest = len == block.rest_len && Mark::of(&header) == block.rest;
+            if head > block.base.lsn {
+                return Err(self.refuse(Code::Diverged, "was replaced while its journal was ahead of it; put the file back that belongs to the side folder, or move the side folder away to go on with this file alone")); // R4
+            }
+            if !at_rest {
+                return if len == 0 {
+                    self.drop_all()?; // R5
+                    self.adopt(None)
+                } else {
+                    self.adopt(Some((&block, head, tail.index.segment(tail.segment).header.number))) // R6
+                };
+            }
+        }
+
+        self.harden(&mut block, torn, &tail)?;
+        self.clean(&block, tail.index.segment(tail.segment).header.number)?;
+        Ok(Recovered { block, tail, marked })
+    }
+
+    fn refuse(&self, code: Code, what: &str) -> Error {
+        Error::new(code, format!("{} {what}", self.path.display()))
+    }
+
+    /// Puts what lies behind the known durable point on the disk. It is rewritten first, because a
+    /// failed fsync may have gone unseen.
+    fn harden(&self, block: &mut Superblock, torn: bool, tail: &Tail) -> Result<()> {
+        let head = tail.index.applied();
+        if head > block.durable {
+            rewrite(tail, block.durable, head)?;
+            block.durable = head;
+        } else if !torn {
+            return Ok(());
+        }
+        write_superblock(self.disk, self.side, block)
+    }
+
+    /// Removes files that nothing needs: left by a process that died while it made or dropped them.
+    fn clean(&self, block: &Superblock, last_segment: u32) -> Result<()> {
+        for name in self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))? {
+            let needed = match Name::parse(&name) {
+                Some(Name::Segment(n)) => (block.first_segment..=last_segment).contains(&n),
+                Some(Name::Kept(n)) => crate::fold::kept_target(self.disk, self.side, n)
+                    .is_ok_and(|target| target.is_none_or(|target| target > block.horizon.lsn)),
+                _ => true,
+            };
+            if !needed {
+                self.disk.remove(&self.side.join(&name)).at(|| format!("removing {name}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the journal of a database that was deleted.
+    fn drop_all(&self) -> Result<()> {
+        // The superblock goes first: without it the rest means nothing.
+        let superblock = Name::Superblock.to_string();
+        self.disk.remove(&self.side.join(&superblock)).at(|| format!("removing {superblock}"))?;
+        self.disk.sync_dir(self.side).at(|| format!("syncing {}", self.side.display()))?;
+        for name in self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))? {
+            if matches!(
+                Name::parse(&name),
+                Some(Name::Segment(_) | Name::Kept(_) | Name::Hashes | Name::Incoming)
+            ) {
+                self.disk.remove(&self.side.join(&name)).at(|| format!("removing {name}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the base as it is the first LSN of a store, or, if stock SQLite changed it, the next.
+    fn adopt(&self, before: Option<(&Superblock, Lsn, u32)>) -> Result<Recovered> {
+        let len = self.base.len().at(|| format!("reading {}", self.path.display()))?;
+        let mut state = State::default();
+        if len > 0 {
+            let header = base_header(self.base)?;
+            let not_sqlite = || {
+                Error::new(
+                    Code::Format,
+                    format!(
+                        "{} isn't a SQLite database; give the path of one, or of nothing",
+                        self.path.display()
+                    ),
+                )
+            };
+            if header.len() < 100 || &header[..16] != b"SQLite format 3\0" {
+                return Err(not_sqlite());
+            }
+            if header[18] > 1 || header[19] > 1 {
+                return Err(self.refuse(Code::Denied, "is in WAL mode; close it everywhere, or run PRAGMA journal_mode=DELETE on it in stock SQLite"));
+            }
+            let page_size = page_size_of(&header).ok_or_else(not_sqlite)?;
+            let whole = len.div_ceil(page_size as u64);
+            let size = size_of(&header).filter(|&size| u64::from(size) <= whole).map_or(whole, u64::from);
+            state = State {
+                lsn: Lsn::new(1),
+                id: crate::store::random()?,
+                page_size: page_size as u32,
+                size: u32::try_from(size).map_err(|_| not_sqlite())?,
+                counters: Counters::of(&header),
+                time: self.options.clock.now_ms(),
+            };
+        }
+        let Some((old, head, number)) = before else {
+            let mut recovered = self.begin(self.block_at_rest(self.new_lineage()?, state)?)?;
+            self.clean(&recovered.block, recovered.block.first_segment)?;
+            recovered.marked = false;
+            return Ok(recovered);
+        };
+        state.lsn = head.next();
+        let mut block = self.block_at_rest(old.lineage, state)?;
+        block.sequence = old.sequence;
+        block.retention = old.retention;
+        block.first_segment = number + 1;
+        let hashes = self.side.join(Name::Hashes.to_string());
+        if self.disk.exists(&hashes).at(|| "looking for hashes".into())? {
+            // They are those of the base as it was.
+            self.disk.remove(&hashes).at(|| "removing hashes".into())?;
+            self.disk.sync_dir(self.side).at(|| format!("syncing {}", self.side.display()))?;
+        }
+        let recovered = self.begin(block)?;
+        self.clean(&recovered.block, recovered.block.first_segment)?;
+        Ok(recovered)
+    }
+}
+
+/// Writes the entries behind `durable`, up to `head`, once more, and syncs their segments.
+pub(crate) fn rewrite(tail: &Tail, durable: Lsn, head: Lsn) -> Result<()> {
+    let index = &tail.index;
+    let mut from = index.entry_count();
+    while from > 0 && index.entry(from - 1).range.last > durable {
+        from -= 1;
+    }
+    for ordinal in from..index.entry_count() {
+        let entry = index.entry(ordinal);
+        if entry.range.last > head {
+            break;
+        }
+        let segment = index.segment(entry.segment);
+        let mut at = entry.offset;
+        let end = entry.offset + entry.len;
+        let mut bytes = vec![0; 1 << 20];
+        while at < end {
+            let part = (end - at).min(bytes.len() as u64) as usize;
+            segment.read(at, &mut bytes[..part])?;
+            segment.file.write_at(&bytes[..part], at).at(|| format!("writing {}", segment.path.display()))?;
+            at += part as u64;
+        }
+    }
+    for segment in index.unsynced(durable, head) {
+        segment.file.sync().at(|| format!("syncing {}", segment.path.display()))?;
+    }
+    Ok(())
+}

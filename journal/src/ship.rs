@@ -1,0 +1,248 @@
+//! Preparing entries for another machine.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::error::{Code, Error, Result};
+use crate::format::{Packing, ROW_LEN, ShippedHeader};
+use crate::hash::page_hash;
+use crate::lsn::{Lsn, LsnRange};
+use crate::session::Session;
+use crate::snapshot::Snapshot;
+use crate::state::lock_page;
+use crate::store::{Store, random};
+
+/// Size of a batch when nobody says otherwise, in bytes.
+const BATCH_BYTES: u64 = 16 << 20;
+/// Most that SQLite passes as one BLOB, in bytes.
+const BLOB_LIMIT: u64 = 1_000_000_000;
+
+/// One entry to be shipped, of which some pages may be out already.
+struct Shipment {
+    header: ShippedHeader,
+    identities: Vec<(Lsn, u64)>,
+    view: Snapshot,
+    pages: Vec<u32>,
+    next: usize,
+}
+
+impl Store {
+    /// One merged entry for `after + 1 ..= k`, with k the largest for which it stays near `max_bytes`;
+    /// `None` if `after` is the head. What it ships is durable.
+    ///
+    /// # Errors
+    /// `Trimmed` below the horizon, `Argument` above the head, `Limit` beyond what a BLOB holds.
+    pub fn prepare(self: &Arc<Self>, after: Lsn, max_bytes: Option<u64>) -> Result<Option<Vec<u8>>> {
+        let mut session = Session::new(Arc::clone(self))?;
+        session.begin_read()?;
+        let Some(mut shipment) = self.shipment(&session, after, max_bytes)? else { return Ok(None) };
+        let bytes = shipment.pages.len() as u64 * u64::from(shipment.header.state.page_size);
+        if bytes > BLOB_LIMIT {
+            return Err(Error::new(
+                Code::Limit,
+                format!("{bytes} bytes are more than a BLOB holds; use tide_batches({after})"),
+            ));
+        }
+        let piece = self.piece(&mut shipment, u64::MAX)?;
+        session.end_read()?;
+        Ok(Some(piece))
+    }
+
+    /// The same in pieces of about `max_bytes`, of any size of database.
+    ///
+    /// # Errors
+    /// As [`Store::prepare`], but for `Limit`.
+    pub fn batches(self: &Arc<Self>, after: Lsn, max_bytes: Option<u64>) -> Result<Batches> {
+        let mut session = Session::new(Arc::clone(self))?;
+        session.begin_read()?;
+        let max_bytes = max_bytes.unwrap_or(BATCH_BYTES).max(1);
+        let mut batches = Batches { session, after, max_bytes, shipments: VecDeque::new(), failed: false };
+        batches.refill()?;
+        Ok(batches)
+    }
+
+    fn shipment(&self, session: &Session, after: Lsn, max_bytes: Option<u64>) -> Result<Option<Shipment>> {
+        let view = session.pinned()?.clone();
+        let head = view.state.lsn;
+        if after > head {
+            return Err(Error::new(
+                Code::Argument,
+                format!("LSN {after} is above the head, {head}; give one at or below it"),
+            ));
+        }
+        if after == head {
+            return Ok(None);
+        }
+        let horizon = self.control.horizon();
+        if after == Lsn::ZERO {
+            return self.full(view, horizon).map(Some);
+        }
+        if after < horizon {
+            return Err(Error::new(
+                Code::Trimmed,
+                format!(
+                    "LSN {after} is below the horizon, {horizon}; ship the full image with tide_prepare(0)"
+                ),
+            ));
+        }
+        let index = Arc::clone(&view.index);
+        let Some(before) = index.state(after) else {
+            return Err(Error::new(
+                Code::Argument,
+                format!(
+                    "LSN {after} lies inside a merged entry; give the last LSN of one (tide_log lists them)"
+                ),
+            ));
+        };
+        let limit = max_bytes.unwrap_or(u64::MAX);
+        let mut pages: Vec<u32> = Vec::new();
+        let mut seen: std::collections::HashSet<u32> = std::collections::HashSet::new();
+        let mut identities = Vec::new();
+        let mut last = before;
+        let first = index.entry_at(after.next()).unwrap_or(0);
+        for ordinal in first..index.entry_count() {
+            let entry = index.entry(ordinal);
+            if entry.range.last > head {
+                break;
+            }
+            let table = index.segment(entry.segment).bytes(entry.table, entry.rows as usize * ROW_LEN)?;
+            let fresh: Vec<u32> = crate::segment::rows(&table, entry.rows)
+                .map(|row| row.page)
+                .filter(|page| !seen.contains(page))
+                .collect();
+            let bytes = (pages.len() + fresh.len()) as u64 * u64::from(entry.state.page_size);
+            if last.lsn > after && bytes > limit {
+                break;
+            }
+            seen.extend(&fresh);
+            pages.extend(fresh);
+            last = entry.state;
+            identities.push((last.lsn, last.id));
+        }
+        identities.pop();
+        pages.retain(|&page| page <= last.size);
+        pages.sort_unstable();
+        // Retained versions are read from the journal, whatever the base has got to.
+        let view = Snapshot { index, state: last, floor: horizon };
+        let header = ShippedHeader {
+            lineage: self.lineage(),
+            range: LsnRange { first: after.next(), last: last.lsn },
+            full: false,
+            before: before.id,
+            state: last,
+            checksum_before: None,
+            checksum_after: None,
+            rows: pages.len() as u64,
+            rows_before: 0,
+            rows_here: 0,
+            identities: 0,
+            token: random()?,
+            body: 0,
+        };
+        let mut header = header;
+        for (lsn, sum) in self.checksums_back(session.pinned()?)? {
+            if lsn == last.lsn {
+                header.checksum_after = Some(sum);
+            }
+            if lsn == after {
+                header.checksum_before = Some(sum);
+            }
+        }
+        self.make_durable(last.lsn)?;
+        Ok(Some(Shipment { header, identities, view, pages, next: 0 }))
+    }
+
+    /// All pages at the snapshot.
+    fn full(&self, view: Snapshot, horizon: Lsn) -> Result<Shipment> {
+        let state = view.state;
+        let checksum = self.checksum(&view, true)?;
+        let index = &view.index;
+        let mut identities: Vec<(Lsn, u64)> = vec![(index.origin.lsn, index.origin.id)];
+        identities.extend((0..index.entry_count()).map(|n| index.entry(n).state).map(|s| (s.lsn, s.id)));
+        identities.retain(|&(lsn, _)| lsn >= horizon && lsn < state.lsn && lsn > Lsn::ZERO);
+        let pages: Vec<u32> =
+            (1..=state.size).filter(|&p| p != lock_page(state.page_size as usize)).collect();
+        let header = ShippedHeader {
+            lineage: self.lineage(),
+            range: LsnRange { first: Lsn::new(1), last: state.lsn },
+            full: true,
+            before: 0,
+            state,
+            checksum_before: None,
+            checksum_after: checksum,
+            rows: pages.len() as u64,
+            rows_before: 0,
+            rows_here: 0,
+            identities: 0,
+            token: random()?,
+            body: 0,
+        };
+        self.make_durable(state.lsn)?;
+        Ok(Shipment { header, identities, view, pages, next: 0 })
+    }
+
+    /// The next piece of a shipment, of about `max_bytes` and at least one page.
+    fn piece(&self, shipment: &mut Shipment, max_bytes: u64) -> Result<Vec<u8>> {
+        let identities = if shipment.next == 0 { &shipment.identities[..] } else { &[] };
+        let mut packing = Packing::new(shipment.header, identities);
+        packing.place(shipment.pages.len() as u64, shipment.next as u64);
+        let mut image = vec![0; shipment.header.state.page_size as usize];
+        let begun = shipment.next;
+        while shipment.next < shipment.pages.len() {
+            let full = packing.len() as u64 + image.len() as u64 > max_bytes;
+            if full && shipment.next > begun {
+                break;
+            }
+            let page = shipment.pages[shipment.next];
+            shipment.view.read(self, page, 0, &mut image)?;
+            packing.push(page, &image, page_hash(page, &image));
+            shipment.next += 1;
+        }
+        Ok(packing.finish())
+    }
+}
+
+/// Pieces of everything behind an LSN, made as they are asked for.
+pub struct Batches {
+    session: Session,
+    after: Lsn,
+    max_bytes: u64,
+    shipments: VecDeque<Shipment>,
+    failed: bool,
+}
+
+impl Batches {
+    fn refill(&mut self) -> Result<()> {
+        let store = Arc::clone(self.session.store());
+        if let Some(shipment) = store.shipment(&self.session, self.after, Some(self.max_bytes))? {
+            self.after = shipment.header.range.last;
+            self.shipments.push_back(shipment);
+        }
+        Ok(())
+    }
+
+    fn make(&mut self) -> Result<Option<Vec<u8>>> {
+        if self.shipments.is_empty() {
+            self.refill()?;
+        }
+        let Some(shipment) = self.shipments.front_mut() else { return Ok(None) };
+        let piece = self.session.store().piece(shipment, self.max_bytes)?;
+        if shipment.next == shipment.pages.len() {
+            self.shipments.pop_front();
+        }
+        Ok(Some(piece))
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Result<Vec<u8>>> {
+        if self.failed {
+            return None;
+        }
+        let made = self.make();
+        self.failed = made.is_err();
+        made.transpose()
+    }
+}

@@ -1,0 +1,146 @@
+//! A read-only view of the database at one LSN.
+
+use std::sync::Arc;
+
+use crate::error::{At, Code, Error, Result};
+use crate::hash::page_hash;
+use crate::index::{Found, Index};
+use crate::lsn::Lsn;
+use crate::state::State;
+use crate::store::Store;
+
+/// A snapshot. Whoever makes one has pinned its LSN.
+///
+/// Where a page is: its newest version at or below the LSN, unless that one is at or below the
+/// floor, in which case the base has the same image. The base never moves past a pinned LSN, so a
+/// page without a version in `floor..=lsn` doesn't change there while the pin lasts.
+#[derive(Clone)]
+pub(crate) struct Snapshot {
+    pub index: Arc<Index>,
+    pub state: State,
+    /// LSN of the base when the snapshot was pinned.
+    pub floor: Lsn,
+}
+
+/// Where the image of a page is.
+enum Source {
+    Zeros,
+    Journal(Found),
+    Base,
+}
+
+impl Snapshot {
+    fn source(&self, page: u32) -> Source {
+        match self.index.find(page, self.state.lsn) {
+            Some(found) if self.index.entry(found.entry).range.last > self.floor => {
+                if found.place.offset == 0 { Source::Zeros } else { Source::Journal(found) }
+            }
+            _ => Source::Base,
+        }
+    }
+
+    /// Copies bytes of the image of `page`, from byte `at`. The page is not above the size.
+    pub fn read(&self, store: &Store, page: u32, at: usize, to: &mut [u8]) -> Result<()> {
+        match self.source(page) {
+            Source::Zeros => to.fill(0),
+            Source::Journal(found) => {
+                if !found.verified {
+                    self.verify(page, &found)?;
+                }
+                let segment = self.index.segment(found.place.segment);
+                match segment.file.slice(found.place.offset + at as u64, to.len()) {
+                    Some(bytes) => to.copy_from_slice(bytes),
+                    None => segment.read(found.place.offset + at as u64, to)?,
+                }
+            }
+            Source::Base => {
+                let offset = u64::from(page - 1) * u64::from(self.state.page_size) + at as u64;
+                match store.base.slice(offset, to.len()) {
+                    Some(bytes) => to.copy_from_slice(bytes),
+                    None => {
+                        let got = store
+                            .base
+                            .read_at(to, offset)
+                            .at(|| format!("reading page {page} of {}", store.path.display()))?;
+                        if got < to.len() {
+                            return Err(Error::new(
+                                Code::Damaged,
+                                format!(
+                                    "{} ends before page {page}; restore from a backup",
+                                    store.path.display()
+                                ),
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        if page == 1 {
+            self.state.counters.serve(to, at);
+        }
+        Ok(())
+    }
+
+    /// The image of `page` without a copy. Never page 1, whose served bytes aren't stored.
+    pub fn slice<'a>(&'a self, store: &'a Store, page: u32) -> Result<Option<&'a [u8]>> {
+        if page == 1 || page > self.state.size {
+            return Ok(None);
+        }
+        let size = self.state.page_size as usize;
+        Ok(match self.source(page) {
+            Source::Zeros => None,
+            Source::Journal(found) => {
+                if !found.verified {
+                    self.verify(page, &found)?;
+                }
+                self.index.segment(found.place.segment).file.slice(found.place.offset, size)
+            }
+            Source::Base => store.base.slice(u64::from(page - 1) * size as u64, size),
+        })
+    }
+
+    /// Compares the hash of a version that is touched for the first time.
+    fn verify(&self, page: u32, found: &Found) -> Result<()> {
+        let segment = self.index.segment(found.place.segment);
+        let image = segment.bytes(found.place.offset, self.state.page_size as usize)?;
+        let expected = self.hash_of(page, found)?;
+        if page_hash(page, &image) != expected {
+            return Err(Error::new(
+                Code::Damaged,
+                format!(
+                    "page {page} at byte {} of {} fails its checksum; run tide_verify, and restore from a backup",
+                    found.place.offset,
+                    segment.path.display()
+                ),
+            ));
+        }
+        self.index.set_verified(found);
+        Ok(())
+    }
+
+    /// Hash of a version, from its entry's page table.
+    pub fn hash_of(&self, page: u32, found: &Found) -> Result<u64> {
+        hash_in_table(&self.index, page, found)
+    }
+}
+
+/// Hash of a version, from its entry's page table, whose rows are in order of their pages.
+pub(crate) fn hash_in_table(index: &Index, page: u32, found: &Found) -> Result<u64> {
+    use crate::format::{ROW_LEN, Row};
+    let entry = index.entry(found.entry);
+    let segment = index.segment(entry.segment);
+    let (mut low, mut high) = (0, u64::from(entry.rows));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let row = Row::decode(&segment.bytes(entry.table + middle * ROW_LEN as u64, ROW_LEN)?);
+        match row.page.cmp(&page) {
+            std::cmp::Ordering::Equal => return Ok(row.hash),
+            std::cmp::Ordering::Less => low = middle + 1,
+            std::cmp::Ordering::Greater => high = middle,
+        }
+    }
+    Err(Error::new(
+        Code::Damaged,
+        format!("{} has lost page {page} from a page table; restore from a backup", segment.path.display()),
+    ))
+}

@@ -1,0 +1,234 @@
+//! Checking everything that a store has.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::How;
+use crate::error::{At, Result};
+use crate::format::{Name, SEGMENT_HEADER_LEN, SLOT_LEN, SUPERBLOCK_LEN, Superblock};
+use crate::hash::page_hash;
+use crate::lsn::Lsn;
+use crate::segment::Segment;
+use crate::session::Session;
+use crate::state::lock_page;
+use crate::store::Store;
+
+/// Something that isn't as it should be.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// `error`, or `warning` where nothing is lost by it.
+    pub severity: &'static str,
+    /// The file, relative to the base's folder where it is beside it.
+    pub file: String,
+    /// Byte offset in the file.
+    pub offset: Option<u64>,
+    /// LSN of the entry.
+    pub lsn: Option<Lsn>,
+    /// Number of the page.
+    pub page: Option<u32>,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+impl Store {
+    /// Reads and checks superblock, segments, every retained image and every page of the base.
+    /// Nothing is changed but hashes of the base that weren't known yet.
+    ///
+    /// # Errors
+    /// Of the operating system; damage is found, not reported as an error.
+    pub fn verify(self: &Arc<Self>) -> Result<Vec<Finding>> {
+        let mut session = Session::new(Arc::clone(self))?;
+        session.begin_read()?;
+        let mut findings = Vec::new();
+        self.verify_superblock(&mut findings)?;
+        self.verify_journal(&session, &mut findings)?;
+        self.verify_kept(&mut findings)?;
+        self.verify_base(&session, &mut findings)?;
+        session.end_read()?;
+        Ok(findings)
+    }
+
+    fn name_of(&self, path: &Path) -> String {
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        path.strip_prefix(folder).unwrap_or(path).display().to_string()
+    }
+
+    fn verify_superblock(&self, findings: &mut Vec<Finding>) -> Result<()> {
+        let _guard = self.lock_superblock()?;
+        let path = self.file_path(Name::Superblock);
+        let file = self.disk.open(&path, How::Read).at(|| format!("opening {}", path.display()))?;
+        let mut bytes = vec![0; SUPERBLOCK_LEN];
+        file.read_at(&mut bytes, 0).at(|| format!("reading {}", path.display()))?;
+        for (n, slot) in bytes.chunks(SLOT_LEN).enumerate() {
+            // A store that is young has written one slot only.
+            if slot.iter().any(|&b| b != 0) {
+                if let Err(e) = Superblock::decode(slot) {
+                    findings.push(Finding {
+                        severity: "warning",
+                        file: self.name_of(&path),
+                        offset: Some((n * SLOT_LEN) as u64),
+                        lsn: None,
+                        page: None,
+                        message: format!("{}; the other slot is in use", e.text()),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_journal(&self, session: &Session, findings: &mut Vec<Finding>) -> Result<()> {
+        let view = session.pinned()?;
+        let index = &view.index;
+        let horizon = self.control.horizon();
+        let mut chain = None;
+        for ordinal in 0..index.entry_count() {
+            let entry = *index.entry(ordinal);
+            if entry.range.last <= horizon || entry.range.last > view.state.lsn {
+                continue;
+            }
+            let segment = index.segment(entry.segment);
+            let finding = |offset: u64, page: Option<u32>, message: String| Finding {
+                severity: "error",
+                file: self.name_of(&segment.path),
+                offset: Some(offset),
+                lsn: Some(entry.range.last),
+                page,
+                message,
+            };
+            let previous = match chain.take() {
+                Some(chain) => chain,
+                None if entry.offset == SEGMENT_HEADER_LEN as u64 => segment.header.chain,
+                // Behind an entry that is damaged, or in the middle of a segment: take its word.
+                None => stated_chain(segment, entry.offset)?,
+            };
+            let Some(checked) = segment.entry(entry.offset, previous)? else {
+                findings.push(finding(
+                    entry.offset,
+                    None,
+                    "the entry fails its checksum; restore from a backup".into(),
+                ));
+                continue;
+            };
+            chain = Some(checked.record.chain);
+            let size = entry.state.page_size as usize;
+            for row in checked.rows() {
+                let held = if row.segment == 0 {
+                    Some(segment)
+                } else {
+                    index.segments().find(|s| s.header.number == row.segment)
+                };
+                let sound = match held {
+                    Some(held) => held.image_is_sound(&row, size)?,
+                    None => false,
+                };
+                if !sound {
+                    findings.push(finding(
+                        row.offset,
+                        Some(row.page),
+                        format!("the image of page {} fails its checksum; restore from a backup", row.page),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_kept(&self, findings: &mut Vec<Finding>) -> Result<()> {
+        for name in self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))? {
+            if !matches!(Name::parse(&name), Some(Name::Kept(_))) {
+                continue;
+            }
+            let path = self.side.join(&name);
+            let finding = |offset: u64, page: Option<u32>, message: String| Finding {
+                severity: "error",
+                file: self.name_of(&path),
+                offset: Some(offset),
+                lsn: None,
+                page,
+                message,
+            };
+            let segment = match Segment::open(&*self.disk, path.clone(), How::Read) {
+                Ok(segment) => segment,
+                Err(e) => {
+                    if self.disk.exists(&path).at(|| format!("looking for {}", path.display()))? {
+                        findings.push(finding(0, None, e.text().to_owned()));
+                    }
+                    continue;
+                }
+            };
+            match segment.entry(SEGMENT_HEADER_LEN as u64, 0)? {
+                None if segment.header.first > self.control.base() => {}
+                None => findings.push(finding(
+                    SEGMENT_HEADER_LEN as u64,
+                    None,
+                    "kept images fail their checksum; history before this fold is lost".into(),
+                )),
+                Some(checked) => {
+                    for row in checked.rows() {
+                        if !segment.image_is_sound(&row, checked.header.state.page_size as usize)? {
+                            findings.push(finding(
+                                row.offset,
+                                Some(row.page),
+                                format!("the kept image of page {} fails its checksum; history before this fold lacks it", row.page),
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_base(&self, session: &Session, findings: &mut Vec<Finding>) -> Result<()> {
+        let view = session.pinned()?;
+        let state = view.state;
+        if state.size == 0 {
+            return Ok(());
+        }
+        let size = state.page_size as usize;
+        let hashes = self.hashes(state.page_size)?;
+        let mut image = vec![0; size];
+        let mut learned = false;
+        for page in (1..=state.size).filter(|&page| page != lock_page(size)) {
+            if view
+                .index
+                .find(page, state.lsn)
+                .is_some_and(|f| view.index.entry(f.entry).range.last > view.floor)
+            {
+                continue;
+            }
+            let finding = |message: String| Finding {
+                severity: "error",
+                file: self.name_of(&self.path),
+                offset: Some(u64::from(page - 1) * size as u64),
+                lsn: Some(view.floor),
+                page: Some(page),
+                message,
+            };
+            if let Err(e) = view.read(self, page, 0, &mut image) {
+                findings.push(finding(e.text().to_owned()));
+                continue;
+            }
+            let hash = page_hash(page, &image);
+            match hashes.get(page)? {
+                Some(known) if known != hash => findings.push(finding(format!(
+                    "page {page} of the base fails its checksum; restore from a backup"
+                ))),
+                Some(_) => {}
+                None => {
+                    hashes.set(page, hash)?;
+                    learned = true;
+                }
+            }
+        }
+        if learned { hashes.sync() } else { Ok(()) }
+    }
+}
+
+/// Chain value that an entry itself says it continues.
+fn stated_chain(segment: &Segment, offset: u64) -> Result<u64> {
+    let mut bytes = [0; 8];
+    segment.read(offset + 32, &mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}

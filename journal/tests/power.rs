@@ -1,0 +1,225 @@
+//! The power is cut at every step of scripted workloads. What is found afterwards must be a prefix
+//! of the commits, whole ones only, with every commit that was acknowledged as durable.
+//!
+//! `TIDELINE_SEEDS=N` tries N outcomes of each cut instead of a few, and `TIDELINE_SCRIPTS=N` that
+//! many workloads; the number of cuts is printed.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Change, Model, Rng, commit, open, read};
+use tideline_journal::disk::{SimDisk, SimProcess};
+use tideline_journal::{Durability, Lsn, Result, Retention, Session};
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// What happened before the power went.
+#[derive(Default)]
+struct History {
+    /// The database after each LSN, from 0 on, whether or not its commit was acknowledged.
+    models: Vec<Model>,
+    /// Newest LSN that was acknowledged as durable.
+    durable: usize,
+    /// Newest LSN for which horizon and base may have moved.
+    done: bool,
+}
+
+/// Runs a workload until it ends or the power goes.
+fn run(process: &Arc<SimProcess>, seed: u64, history: &mut History) -> Result<()> {
+    let mut rng = Rng(seed);
+    history.models.push(Model::default());
+    let other = process;
+    for round in 0..3 {
+        let store = open(other)?;
+        if round == 1 {
+            let retention =
+                [Retention::Default, Retention::None, Retention::Bytes(20_000), Retention::Lsns(5)];
+            store.set_retention(retention[rng.below(4) as usize])?;
+        }
+        let mut session = Session::new(Arc::clone(&store))?;
+        let mut model = read(&store)?.1;
+        for _ in 0..4 + rng.below(10) {
+            let change: Change = model.change(&mut rng);
+            match rng.below(10) {
+                0 => {
+                    // Rolled back after it was prepared: it must never appear.
+                    common::write(&mut session, &model, &change)?;
+                    session.rollback()?;
+                    session.end_read()?;
+                    continue;
+                }
+                1 => {
+                    store.fold()?;
+                }
+                _ => {}
+            }
+            let durability = if rng.below(3) == 0 { Durability::Disk } else { Durability::Process };
+            let mut after = model.clone();
+            after.apply(&change);
+            history.models.push(after);
+            commit(&mut session, &mut model, &change, durability)?;
+            if durability == Durability::Disk {
+                history.durable = history.models.len() - 1;
+            }
+        }
+        drop(session);
+        store.close()?;
+        history.durable = history.models.len() - 1;
+    }
+    history.done = true;
+    Ok(())
+}
+
+/// Opens what is left and compares; then goes on with it.
+fn check(disk: &Arc<SimDisk>, history: &History, what: &str) {
+    let process = disk.process();
+    let store = open(&process).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let (lsn, model) = read(&store).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let found = lsn.get() as usize;
+    assert!(
+        found >= history.durable && found < history.models.len(),
+        "{what}: LSN {found} of {} acknowledged and {} tried",
+        history.durable,
+        history.models.len() - 1
+    );
+    assert_eq!(model, history.models[found], "{what}: LSN {found}");
+    let findings = store.verify().unwrap();
+    assert!(findings.is_empty(), "{what}: {findings:?}");
+    let mut session = Session::new(Arc::clone(&store)).unwrap();
+    let mut model = model;
+    let change = model.change(&mut Rng(lsn.get()));
+    let next = commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+    assert_eq!(next, lsn.next(), "{what}");
+    drop(session);
+    store.close().unwrap_or_else(|e| panic!("{what}: {e}"));
+    let store = open(&process).unwrap();
+    assert_eq!(read(&store).unwrap(), (next, model), "{what}: after closing");
+}
+
+#[test]
+fn a_cut_anywhere_leaves_a_prefix_of_the_commits() {
+    let (scripts, seeds) = (setting("TIDELINE_SCRIPTS", 4), setting("TIDELINE_SEEDS", 3));
+    let mut cuts = 0u64;
+    for script in 0..scripts {
+        let whole = SimDisk::new();
+        let mut history = History::default();
+        run(&whole.process(), script, &mut history).unwrap();
+        assert!(history.done);
+        for step in 0..whole.steps() {
+            let disk = SimDisk::new();
+            disk.cut_at(step);
+            let mut history = History::default();
+            assert!(run(&disk.process(), script, &mut history).is_err(), "script {script} step {step}");
+            for seed in 0..seeds {
+                let what =
+                    format!("script {script}, cut at step {step} ({:?}), seed {seed}", disk.describe(step));
+                let after = disk.reboot(seed);
+                cuts += 1;
+                if seed == 0 {
+                    // The power goes again while it recovers.
+                    let process = after.process();
+                    after.cut_at(script % 7 + step % 11);
+                    if let Ok(store) = open(&process) {
+                        drop(store.close());
+                    }
+                    check(&after.reboot(step), &history, &format!("{what}, cut again"));
+                } else {
+                    check(&after, &history, &what);
+                }
+            }
+        }
+    }
+    println!("{cuts} cuts of {scripts} scripts, {seeds} outcomes each");
+    assert!(cuts > 500);
+}
+
+#[test]
+fn a_kill_anywhere_loses_nothing_that_was_acknowledged() {
+    use tideline_journal::disk::FaultKind;
+    let scripts = setting("TIDELINE_SCRIPTS", 4);
+    let mut kills = 0u64;
+    for script in 0..scripts {
+        let whole = SimDisk::new();
+        run(&whole.process(), script, &mut History::default()).unwrap();
+        for step in 0..whole.steps() {
+            let disk = SimDisk::new();
+            disk.fail(step, FaultKind::Kill);
+            let mut history = History::default();
+            let process = disk.process();
+            assert!(run(&process, script, &mut history).is_err(), "script {script} step {step}");
+            process.kill();
+            // Everything acknowledged survives a kill, whatever its durability; the last one may
+            // have been committed without being acknowledged.
+            let tried = history.models.len() - 1;
+            history.durable = history.durable.max(tried.saturating_sub(1));
+            kills += 1;
+            check(
+                &disk,
+                &history,
+                &format!("script {script}, killed at step {step} ({:?})", disk.describe(step)),
+            );
+        }
+    }
+    println!("{kills} kills of {scripts} scripts");
+    assert!(kills > 200);
+}
+
+#[test]
+fn shipped_entries_arrive_whole_or_not_at_all() {
+    let (script, seeds) = (Rng(5).next(), setting("TIDELINE_SEEDS", 3));
+    let source_disk = SimDisk::new();
+    let source = open(&source_disk.process()).unwrap();
+    let mut session = Session::new(Arc::clone(&source)).unwrap();
+    let (mut model, mut rng) = (Model::default(), Rng(script));
+    let mut blobs: Vec<Vec<u8>> = Vec::new();
+    let mut models = vec![(Lsn::ZERO, Model::default())];
+    for _ in 0..6 {
+        let at = source.head();
+        for _ in 0..3 {
+            let change = model.change(&mut rng);
+            commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+        }
+        blobs.extend(source.batches(at, Some(1500)).unwrap().map(Result::unwrap));
+        models.push((source.head(), model.clone()));
+        for lsn in source.log().unwrap() {
+            assert!(lsn.range.count() == 1);
+        }
+    }
+    let play = |process: &Arc<SimProcess>, reached: &mut Lsn| -> Result<()> {
+        let store = open(process)?;
+        for blob in &blobs {
+            *reached = store.receive(blob)?;
+        }
+        store.close()
+    };
+    let whole = SimDisk::new();
+    let mut end = Lsn::ZERO;
+    play(&whole.process(), &mut end).unwrap();
+    assert_eq!(end, source.head());
+    let mut cuts = 0;
+    for step in 0..whole.steps() {
+        let disk = SimDisk::new();
+        disk.cut_at(step);
+        let mut reached = Lsn::ZERO;
+        assert!(play(&disk.process(), &mut reached).is_err());
+        for seed in 0..seeds {
+            let after = disk.reboot(seed);
+            let store = open(&after.process()).unwrap();
+            let (lsn, model) = read(&store).unwrap();
+            assert!(lsn >= reached, "step {step} seed {seed}: {lsn} of {reached}");
+            if let Some((_, expected)) = models.iter().find(|(at, _)| *at == lsn) {
+                assert_eq!(&model, expected, "step {step} seed {seed}");
+            }
+            // Sending everything again brings it to the end.
+            for blob in &blobs {
+                store.receive(blob).unwrap_or_else(|e| panic!("step {step} seed {seed}: {e}"));
+            }
+            assert_eq!(read(&store).unwrap(), (source.head(), models.last().unwrap().1.clone()));
+            cuts += 1;
+        }
+    }
+    println!("{cuts} cuts while receiving");
+}

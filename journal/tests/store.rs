@@ -1,0 +1,149 @@
+//! The store on a simulated disk that keeps its power.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Change, Model, Rng, commit, open, read};
+use tideline_journal::disk::SimDisk;
+use tideline_journal::{Code, Durability, Lsn, Session};
+
+#[test]
+fn commits_are_read_back_after_closing_and_opening() {
+    let disk = SimDisk::new();
+    let mut model = Model::default();
+    let mut rng = Rng(7);
+    for round in 0..8 {
+        let store = open(&disk.process()).unwrap();
+        assert_eq!(read(&store).unwrap().1, model, "round {round}");
+        let mut session = Session::new(Arc::clone(&store)).unwrap();
+        for _ in 0..20 {
+            let change = model.change(&mut rng);
+            commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+            assert_eq!(read(&store).unwrap().1, model);
+        }
+        drop(session);
+        store.close().unwrap();
+    }
+    let store = open(&disk.process()).unwrap();
+    assert_eq!(read(&store).unwrap(), (Lsn::new(160), model));
+    assert!(store.verify().unwrap().is_empty(), "{:?}", store.verify().unwrap());
+}
+
+#[test]
+fn what_a_killed_process_committed_is_there() {
+    let disk = SimDisk::new();
+    let mut model = Model::default();
+    let mut rng = Rng(8);
+    for round in 0..8 {
+        let process = disk.process();
+        let store = open(&process).unwrap();
+        assert_eq!(read(&store).unwrap().1, model, "round {round}");
+        let mut session = Session::new(Arc::clone(&store)).unwrap();
+        for _ in 0..15 {
+            let change = model.change(&mut rng);
+            commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+        }
+        let change = model.change(&mut rng);
+        common::write(&mut session, &model, &change).unwrap();
+        process.kill();
+    }
+    let store = open(&disk.process()).unwrap();
+    assert_eq!(read(&store).unwrap().1, model);
+}
+
+#[test]
+fn two_processes_see_each_other_and_keep_their_snapshots() {
+    let disk = SimDisk::new();
+    let (a, b) = (open(&disk.process()).unwrap(), open(&disk.process()).unwrap());
+    let mut sessions = [Session::new(a).unwrap(), Session::new(b).unwrap()];
+    let mut model = Model::default();
+    let mut rng = Rng(9);
+    let mut held: Vec<(Session, Model)> = Vec::new();
+    for n in 0..200 {
+        let change = model.change(&mut rng);
+        commit(&mut sessions[n % 2], &mut model, &change, Durability::Process).unwrap();
+        assert_eq!(read(sessions[(n + 1) % 2].store()).unwrap().1, model);
+        if n % 10 == 3 {
+            let mut reader = Session::new(Arc::clone(sessions[n % 2].store())).unwrap();
+            reader.begin_read().unwrap();
+            held.push((reader, model.clone()));
+        }
+        if n % 50 == 49 {
+            sessions[n % 2].store().fold().unwrap();
+        }
+        for (reader, then) in &held {
+            assert_eq!(&common::read_at(reader).unwrap(), then);
+        }
+        if held.len() > 5 {
+            held.remove(rng.below(5) as usize);
+        }
+    }
+}
+
+#[test]
+fn one_writer_at_a_time_and_none_on_an_old_snapshot() {
+    let disk = SimDisk::new();
+    let store = open(&disk.process()).unwrap();
+    let mut one = Session::new(Arc::clone(&store)).unwrap();
+    let mut two = Session::new(Arc::clone(&store)).unwrap();
+    one.begin_read().unwrap();
+    two.begin_read().unwrap();
+    one.begin_write().unwrap();
+    assert_eq!(two.begin_write().unwrap_err().code(), Code::Busy);
+    one.rollback().unwrap();
+    one.end_read().unwrap();
+    let mut model = Model::default();
+    let change = Change { fills: vec![(1, 3), (2, 5)], size: 2 };
+    commit(&mut one, &mut model, &change, Durability::Disk).unwrap();
+    assert_eq!(two.begin_write().unwrap_err().code(), Code::Stale);
+    two.end_read().unwrap();
+    two.begin_read().unwrap();
+    two.begin_write().unwrap();
+}
+
+#[test]
+fn shipped_entries_make_an_equal_replica() {
+    let (disk, elsewhere) = (SimDisk::new(), SimDisk::new());
+    let source = open(&disk.process()).unwrap();
+    let replica = open(&elsewhere.process()).unwrap();
+    let mut session = Session::new(Arc::clone(&source)).unwrap();
+    let mut model = Model::default();
+    let mut rng = Rng(11);
+    let mut at = Lsn::ZERO;
+    for n in 0..60 {
+        for _ in 0..=rng.below(4) {
+            let change = model.change(&mut rng);
+            commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+        }
+        if n % 3 == 0 {
+            for piece in source.batches(at, Some(2000)).unwrap() {
+                replica.receive(&piece.unwrap()).unwrap();
+            }
+            at = replica.head();
+        } else {
+            let blob = source.prepare(at, None).unwrap().unwrap();
+            at = replica.receive(&blob).unwrap();
+            assert_eq!(replica.receive(&blob).unwrap(), at, "twice is harmless");
+        }
+        assert_eq!(at, source.head());
+        assert_eq!(read(&replica).unwrap().1, model);
+        let sums = |store: &Arc<tideline_journal::Store>| store.log().unwrap().last().unwrap().checksum;
+        assert!(sums(&source).is_some());
+        assert_eq!(sums(&source), sums(&replica));
+        assert_eq!(source.learn_checksum().unwrap(), replica.learn_checksum().unwrap());
+    }
+    assert!(source.prepare(at, None).unwrap().is_none());
+    assert_eq!(source.prepare(Lsn::new(10_000), None).unwrap_err().code(), Code::Argument);
+    let empty = open(&SimDisk::new().process()).unwrap();
+    let change = model.change(&mut rng);
+    commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+    let blob = source.prepare(at, None).unwrap().unwrap();
+    assert_eq!(empty.receive(&blob).unwrap_err().code(), Code::Foreign);
+    let mut own = Session::new(Arc::clone(&replica)).unwrap();
+    let mut other = read(&replica).unwrap().1;
+    let change = other.change(&mut rng);
+    commit(&mut own, &mut other, &change, Durability::Process).unwrap();
+    assert_eq!(replica.receive(&blob).unwrap_err().code(), Code::Diverged);
+    assert_eq!(read(&replica).unwrap().1, other);
+}

@@ -1,0 +1,49 @@
+//! Harness of the black-box tests: they use the built library as its users do, from outside.
+//!
+//! The library is the one in `$TIDELINE_DIST`, or else in `target/dist` of the workspace, where `cargo xtask dist`
+//! leaves it. Nothing here depends on the crates that it is made of. The hosts that load it are
+//!
+//! | host | SQLite | module |
+//! |---|---|---|
+//! | the `sqlite3` shell | this system's (Debian builds it with `SECURE_DELETE`) | [`Shell`], [`Session`] |
+//! | `/usr/bin/python3`, module `sqlite3` | this system's | [`python`] |
+//! | a Python with `apsw` | a far newer one of its own | [`apsw`] |
+//! | `rusqlite` in this process, and in the program `worker` | a newer one, bundled, without `SECURE_DELETE` | [`bundled`] |
+//!
+//! With `TIDELINE_AGAINST=stock` everything runs on SQLite's own VFS and nothing is loaded: what a test expects of
+//! plain SQL can be checked against SQLite itself. Other variables: `TIDELINE_APSW_PYTHON` (a Python that has apsw),
+//! `TIDELINE_QUICK` (fewer rounds), `TIDELINE_SEED` (see [`Dice`]), `TIDELINE_TEST_SECONDS` (when a process is taken
+//! for hung).
+
+mod bundled;
+mod content;
+mod dice;
+mod host;
+mod library;
+mod process;
+mod pyhost;
+mod scratch;
+mod shell;
+
+pub use bundled::{bundled, bundled_at, bundled_stock, render, script};
+pub use content::{content, plain_header};
+pub use dice::{Dice, rounds};
+pub use host::Host;
+pub use library::{against_stock, library};
+pub use process::{Output, Process, patience};
+pub use pyhost::{apsw, python, python_start};
+pub use scratch::Scratch;
+pub use shell::{Session, Shell};
+
+/// Asserts that `text` has a refusal `tideline: CODE: cause; remedy` of this code, and gives `cause; remedy`.
+pub fn refusal<'a>(text: &'a str, code: &str) -> &'a str {
+    let start = format!("tideline: {code}: ");
+    let Some((_, reason)) = text.split_once(start.as_str()) else {
+        panic!("no `{start}…` in {text:?}");
+    };
+    let reason = reason.lines().next().unwrap_or_default();
+    match reason.split_once("; ") {
+        Some((cause, remedy)) if !cause.trim().is_empty() && !remedy.trim().is_empty() => reason,
+        _ => panic!("neither cause nor remedy in {reason:?}"),
+    }
+}

@@ -1,0 +1,263 @@
+//! A main database that SQLite has open through this VFS.
+//!
+//! ```text
+//!   xLock(SHARED)    begin_read        FCNTL_SYNC      prepare
+//!   xLock(RESERVED)  begin_write       PHASETWO        publish
+//!   xUnlock(SHARED)  rollback          xUnlock(NONE)   end_read
+//! ```
+
+use std::os::raw::c_int;
+use std::sync::Arc;
+
+use libsqlite3_sys as ffi;
+use tideline_journal::{Code, Durability, Error, Lsn, Result, Session, Store};
+
+use crate::rollback::{Before, Level, RollbackJournal};
+use crate::turn::Turn;
+
+/// What the SQL functions see of a connection's database.
+pub struct Handle {
+    /// Its store.
+    pub store: Arc<Store>,
+    /// LSN of the connection's snapshot; `None` outside a transaction.
+    pub snapshot: Option<Lsn>,
+    /// True inside a write transaction.
+    pub writing: bool,
+}
+
+/// A main database; refused ones fail every call with the reason.
+pub(crate) struct Database {
+    open: std::result::Result<Open, Error>,
+}
+
+/// One that could be opened.
+pub(crate) struct Open {
+    session: Session,
+    turn: Arc<Turn>,
+    journal: RollbackJournal,
+    read_only: bool,
+    /// Whether the snapshot stays whatever SQLite locks (immutable=1).
+    pinned: bool,
+    /// xSync was called on the database in this transaction.
+    synced: bool,
+    /// Value of `PRAGMA mmap_size`, in bytes.
+    mmap_size: i64,
+}
+
+/// The snapshot, for the virtual rollback journal.
+struct Unchanged<'a>(&'a Session);
+
+impl Before for Unchanged<'_> {
+    type Error = Error;
+
+    fn same(&self, page: u32, image: &[u8]) -> bool {
+        self.0.is_snapshot_image(page, image)
+    }
+
+    fn read(&self, page: u32, at: usize, buf: &mut [u8]) -> Result<()> {
+        self.0.read_snapshot_image(page, at, buf)
+    }
+}
+
+impl Database {
+    /// A database whose store is open.
+    pub fn new(store: Arc<Store>, read_only: bool, immutable: bool) -> Result<Database> {
+        let mut session = Session::new(Arc::clone(&store))?;
+        if immutable {
+            session.begin_read()?;
+        }
+        Ok(Database {
+            open: Ok(Open {
+                session,
+                turn: Turn::new(store),
+                journal: RollbackJournal::new(),
+                read_only,
+                pinned: immutable,
+                synced: false,
+                mmap_size: 0,
+            }),
+        })
+    }
+
+    /// One that can't be used, so that the reason reaches the user.
+    pub fn refused(reason: Error) -> Database {
+        Database { open: Err(reason) }
+    }
+
+    /// Why it can't be used.
+    pub fn refusal(&self) -> Option<&Error> {
+        self.open.as_ref().err()
+    }
+
+    /// The database itself.
+    pub fn open(&mut self) -> Result<&mut Open> {
+        self.open.as_mut().map_err(|reason| reason.clone())
+    }
+
+    /// What the SQL functions see of it.
+    pub fn handle(&self) -> Result<Handle> {
+        let open = self.open.as_ref().map_err(Clone::clone)?;
+        Ok(Handle {
+            store: Arc::clone(open.session.store()),
+            snapshot: open.session.state().map(|state| state.lsn),
+            writing: open.session.is_writing(),
+        })
+    }
+}
+
+impl Open {
+    /// `xRead`: true if there were bytes enough.
+    pub fn read(&mut self, to: &mut [u8], offset: u64) -> Result<bool> {
+        if self.session.state().is_some() {
+            return Ok(self.session.read(offset, to)? == to.len());
+        }
+        // The pager reads 100 bytes before it takes any lock.
+        self.session.begin_read()?;
+        let got = self.session.read(offset, to);
+        self.session.end_read()?;
+        Ok(got? == to.len())
+    }
+
+    /// `xWrite`.
+    pub fn write(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.refuse_read_only()?;
+        self.session.write(offset, bytes)
+    }
+
+    /// `xTruncate`.
+    pub fn truncate(&mut self, len: u64) -> Result<()> {
+        self.refuse_read_only()?;
+        self.session.truncate(len)
+    }
+
+    fn refuse_read_only(&self) -> Result<()> {
+        if self.read_only {
+            return Err(Error::new(
+                Code::Denied,
+                "the database was opened for reading only; open it for writing",
+            ));
+        }
+        Ok(())
+    }
+
+    /// `xFileSize`, in bytes.
+    pub fn len(&mut self) -> Result<u64> {
+        if self.session.state().is_some() {
+            return Ok(self.session.len());
+        }
+        self.session.begin_read()?;
+        let len = self.session.len();
+        self.session.end_read()?;
+        Ok(len)
+    }
+
+    /// `xSync` on the database: durability comes with the commit.
+    pub fn sync(&mut self) {
+        self.synced = true;
+    }
+
+    /// `xLock`.
+    pub fn lock(&mut self, level: c_int) -> Result<()> {
+        if level == ffi::SQLITE_LOCK_SHARED {
+            return self.session.begin_read_as(self.turn.is_held());
+        }
+        if self.session.is_writing() {
+            return Ok(());
+        }
+        self.refuse_read_only()?;
+        self.synced = false;
+        self.journal.begin();
+        let begun =
+            if self.turn.take() { self.session.begin_write_holding() } else { self.session.begin_write() };
+        if begun.as_ref().is_err_and(|e| e.code() == Code::Busy) {
+            self.turn.wait_next();
+        }
+        begun
+    }
+
+    /// `xUnlock`. An error is logged; it comes too late for SQLite.
+    pub fn unlock(&mut self, level: c_int) -> Result<()> {
+        self.turn.give_up();
+        if level == ffi::SQLITE_LOCK_SHARED {
+            return self.session.rollback();
+        }
+        if self.pinned {
+            return self.session.rollback();
+        }
+        self.session.end_read()
+    }
+
+    /// `xCheckReservedLock`.
+    pub fn is_reserved(&self) -> bool {
+        self.session.somebody_writes()
+    }
+
+    /// `FCNTL_SYNC`.
+    pub fn prepare(&mut self, super_journal: bool) -> Result<()> {
+        if super_journal {
+            return Err(Error::new(
+                Code::Denied,
+                "a transaction that writes several attached databases isn't built yet; commit them one after the other",
+            ));
+        }
+        if !self.journal.is_live() {
+            self.journal.begin();
+        }
+        self.session.prepare()
+    }
+
+    /// `FCNTL_COMMIT_PHASETWO`.
+    pub fn publish(&mut self) -> Result<()> {
+        let durability = match self.journal.level() {
+            // A journal in memory, or none, shows nothing but whether the database was synced.
+            Level::Full | Level::Extra if self.synced => Durability::Disk,
+            _ => Durability::Process,
+        };
+        self.synced = false;
+        let published = self.session.publish(durability, false);
+        self.journal.begin();
+        published.map(drop)
+    }
+
+    /// `FCNTL_MMAP_SIZE`: sets it unless negative; returns what it was.
+    pub fn set_mmap_size(&mut self, size: i64) -> i64 {
+        let before = self.mmap_size;
+        if size >= 0 {
+            self.mmap_size = size;
+        }
+        before
+    }
+
+    /// `xFetch`.
+    pub fn fetch(&self, offset: u64, len: usize) -> Result<Option<*const u8>> {
+        if self.mmap_size <= 0 {
+            return Ok(None);
+        }
+        Ok(self.session.slice(offset, len)?.map(<[u8]>::as_ptr))
+    }
+
+    /// `xRead` on the rollback journal: true if there were bytes enough.
+    pub fn read_journal(&self, to: &mut [u8], offset: u64) -> Result<bool> {
+        Ok(self.journal.read(&Unchanged(&self.session), to, offset)? == to.len())
+    }
+
+    /// `xWrite` on the rollback journal.
+    pub fn write_journal(&mut self, bytes: &[u8], offset: u64) {
+        self.journal.write(&Unchanged(&self.session), bytes, offset);
+    }
+
+    /// The rollback journal, for what doesn't touch the snapshot.
+    pub fn journal(&mut self) -> &mut RollbackJournal {
+        &mut self.journal
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<Store> {
+        self.session.store()
+    }
+
+    /// True while a snapshot is pinned.
+    pub fn in_transaction(&self) -> bool {
+        self.session.state().is_some()
+    }
+}

@@ -1,0 +1,56 @@
+//! URI parameters: SQLite's, ours, and no others.
+
+use tideline_journal::{Code, Error, Result};
+
+/// Parameters that SQLite itself reads, and what it takes.
+const SQLITE: [&str; 9] = ["vfs", "mode", "cache", "psow", "nolock", "immutable", "modeof", "hexkey", "key"];
+
+/// Parameters that are ours, but not built yet.
+const LATER: [&str; 3] = ["at", "as_of", "branch"];
+
+/// Checks the parameters of a database's URI, each a name and a value.
+///
+/// # Errors
+/// `Argument` for the first that can't be honoured.
+pub(crate) fn check<'a>(parameters: impl Iterator<Item = (&'a str, &'a str)>) -> Result<()> {
+    for (name, value) in parameters {
+        if LATER.contains(&name) {
+            return Err(refuse(format!("URI parameter {name} isn't built yet; open the head, without it")));
+        }
+        if !SQLITE.contains(&name) {
+            return Err(refuse(format!("URI parameter {name} is unknown; remove it, or mend its spelling")));
+        }
+        let on = match value {
+            "" | "0" | "no" | "off" | "false" => false,
+            "1" | "yes" | "on" | "true" => true,
+            other => other.parse::<i64>().is_ok_and(|n| n != 0),
+        };
+        if name == "nolock" && on {
+            return Err(refuse(
+                "nolock=1 commits without locks, which can't be made safe here; remove it".to_owned(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn refuse(text: String) -> Error {
+    Error::new(Code::Argument, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check;
+
+    fn error(name: &str, value: &str) -> String {
+        check([(name, value)].into_iter()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn unknown_ones_are_refused_by_name() {
+        assert!(check([("vfs", "tideline"), ("cache", "shared"), ("nolock", "0")].into_iter()).is_ok());
+        assert!(error("colour", "red").contains("colour"));
+        assert!(error("at", "7").contains("isn't built yet"));
+        assert!(error("nolock", "1").contains("nolock"));
+    }
+}

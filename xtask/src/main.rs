@@ -1,0 +1,108 @@
+//! `cargo xtask`: everything around the code that a person or a machine starts by hand.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `dist` | builds what a user takes away into `target/dist/` |
+//! | `demo` | shows the main job in the `sqlite3` shell, and checks every step |
+//! | `test` | every test, crate by crate, then the black-box tests against `target/dist/` |
+//! | `golden` | the golden SQL scripts alone; `--update` rewrites what they expect |
+//! | `symbols` | what the shared library exports, wants and links |
+//! | `soak` | a long black-box test |
+//! | `ci` | all that `.ci/run` does |
+
+mod ci;
+mod demo;
+mod dist;
+mod fuzz;
+mod soak;
+mod suite;
+mod symbols;
+mod tools;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use workspace::{Result, Workspace};
+
+/// Tideline's chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Builds the libraries and the header that a user takes away
+    Dist {
+        /// Where they go [default: $TIDELINE_DIST, or target/dist]
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Only the loadable library
+        #[arg(long)]
+        shared_only: bool,
+    },
+    /// Shows the main job, step by step, and checks each of them
+    Demo {
+        /// Leaves the folder that it worked in
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Runs every test
+    Test {
+        /// The loadable library alone, and fewer rounds in tests that draw at random
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Runs the golden SQL scripts in the sqlite3 shell
+    Golden {
+        /// Takes what they print for what they should print
+        #[arg(long)]
+        update: bool,
+    },
+    /// Checks what the shared library exports, wants and links
+    Symbols,
+    /// Runs a black-box test for long
+    Soak {
+        /// Which one
+        #[arg(value_enum)]
+        what: soak::Soak,
+        /// For how long
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Seed of its choices; drawn when not given
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Runs all that .ci/run does
+    Ci,
+}
+
+fn run(command: Command) -> Result<()> {
+    let workspace = Workspace::find()?;
+    match command {
+        Command::Dist { out, shared_only } => {
+            let parts = if shared_only { dist::Parts::SharedOnly } else { dist::Parts::All };
+            dist::build(&workspace, &out.unwrap_or_else(|| workspace.dist()), parts)
+        }
+        Command::Demo { keep } => demo::run(&workspace, keep),
+        Command::Test { quick } => suite::run(&workspace, quick),
+        Command::Golden { update } => suite::golden(&workspace, update),
+        Command::Symbols => symbols::check(&workspace.dist()),
+        Command::Soak { what, seconds, seed } => soak::run(&workspace, what, seconds, seed),
+        Command::Ci => ci::run(&workspace),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
