@@ -39,6 +39,7 @@ const W_HORIZON: usize = 72;
 const W_MARKED: usize = 80;
 const W_WRITER_LAST: usize = 88;
 const W_CELLS_HIGH: usize = 96;
+const W_PENDING: usize = 104;
 const W_SLOTS: usize = 128;
 const SLOTS: usize = 256;
 const W_CELLS: usize = 1024;
@@ -334,6 +335,22 @@ impl Control {
     pub fn set_appended(&self, lsn: Lsn) {
         self.word(W_WRITER_LAST).store(self.me.0, Ordering::SeqCst);
         self.word(W_APPENDED).store(lsn.get(), Ordering::SeqCst);
+    }
+
+    /// A := `lsn`, of an entry whose writer is dead; it stays the last writer, so that whoever pins
+    /// next publishes the entry.
+    pub fn set_appended_for_dead(&self, lsn: Lsn) {
+        self.word(W_APPENDED).store(lsn.get(), Ordering::SeqCst);
+    }
+
+    /// True while the writer has a prepared entry that a super-journal decides about.
+    pub fn pending(&self) -> bool {
+        self.word(W_PENDING).load(Ordering::SeqCst) != 0
+    }
+
+    /// Notes that there is, or isn't, a prepared entry. By the holder of the writer word.
+    pub fn set_pending(&self, pending: bool) {
+        self.word(W_PENDING).store(u64::from(pending), Ordering::SeqCst);
     }
 
     /// Who set A last.

@@ -208,6 +208,12 @@ impl Index {
         (entry.range.last == lsn).then_some(entry.state)
     }
 
+    /// The segment whose seal leads to an entry at `offset` of `segment`, if it is the first there.
+    pub fn predecessor(&self, segment: &Segment, offset: u64) -> Option<&Arc<Segment>> {
+        let before = segment.header.number.wrapping_sub(1);
+        self.segments().find(|s| offset == SEGMENT_HEADER_LEN as u64 && s.header.number == before)
+    }
+
     /// Segments that must be synced for the entries in `durable..=head` to be on the disk, oldest
     /// first: those that hold them, and the one whose seal leads to the first of them.
     pub fn unsynced(&self, durable: Lsn, head: Lsn) -> Vec<Arc<Segment>> {
@@ -227,10 +233,7 @@ impl Index {
             }
             let segment = self.segment(entry.segment);
             add(segment);
-            if entry.offset == SEGMENT_HEADER_LEN as u64 {
-                let before = segment.header.number.wrapping_sub(1);
-                self.segments().filter(|s| s.header.number == before).for_each(&mut add);
-            }
+            self.predecessor(segment, entry.offset).into_iter().for_each(&mut add);
         }
         found.reverse();
         found

@@ -25,6 +25,7 @@ mod index;
 mod log;
 mod lsn;
 mod overlay;
+mod prepared;
 mod receive;
 mod recover;
 mod retention;

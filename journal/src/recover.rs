@@ -33,7 +33,10 @@ impl Opening<'_> {
         loop {
             let known = tail.index.applied() < block.durable;
             if !advance(self.disk, self.side, &mut tail, if known { Images::Trust } else { Images::Check })? {
-                break; // R8: what lies behind is an earlier life, or was torn.
+                // R8: what lies behind is an earlier life, or was torn; or it is R10: prepared.
+                if !crate::prepared::resolve(self.disk, self.path, self.side, &mut tail)? {
+                    break;
+                }
             }
         }
         let head = tail.index.applied();

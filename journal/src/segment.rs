@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::disk::{Disk, File, How};
 use crate::error::{At, Code, Error, Result};
 use crate::format::{
-    COMMIT_RECORD_LEN, CommitRecord, EntryHeader, HEADER_LEN, ROW_LEN, Row, SEGMENT_HEADER_LEN, SegmentHeader,
+    COMMIT_RECORD_LEN, CommitRecord, EntryHeader, HEADER_LEN, ROW_LEN, Row, SEGMENT_HEADER_LEN,
+    SegmentHeader, find_annotation,
 };
 use crate::hash::page_hash;
 
@@ -30,6 +31,11 @@ pub(crate) struct Checked {
 }
 
 impl Checked {
+    /// Its annotation of `kind`.
+    pub fn annotation(&self, kind: u16) -> Option<&[u8]> {
+        find_annotation(&self.table[self.header.rows as usize * ROW_LEN..], kind)
+    }
+
     /// The rows of its page table.
     pub fn rows(&self) -> impl Iterator<Item = Row> + '_ {
         rows(&self.table, self.header.rows)
@@ -97,6 +103,20 @@ impl Segment {
     /// The entry at `offset`, if there is a whole one that continues the chain value `prev`. Its
     /// images aren't looked at. Bytes that are no such entry are `None`: garbage of an earlier life.
     pub fn entry(&self, offset: u64, prev: u64) -> Result<Option<Checked>> {
+        self.entry_with(offset, prev, CommitRecord::encode)
+    }
+
+    /// The same, of an entry for which a super-journal decides whether it counts.
+    pub fn prepared(&self, offset: u64, prev: u64) -> Result<Option<Checked>> {
+        self.entry_with(offset, prev, CommitRecord::encode_prepared)
+    }
+
+    fn entry_with(
+        &self,
+        offset: u64,
+        prev: u64,
+        encode: fn(&CommitRecord) -> [u8; COMMIT_RECORD_LEN],
+    ) -> Result<Option<Checked>> {
         let read = |at: u64, to: &mut [u8]| -> Result<bool> {
             let got = self.file.read_at(to, at).at(|| format!("reading {}", self.path.display()))?;
             Ok(got == to.len())
@@ -117,7 +137,7 @@ impl Segment {
             return Ok(None);
         }
         let expected = CommitRecord::of(&header, &encoded, &table);
-        Ok((expected.encode() == record).then_some(Checked { header, record: expected, table }))
+        Ok((encode(&expected) == record).then_some(Checked { header, record: expected, table }))
     }
 
     /// True if the image that `row` names has the row's hash.

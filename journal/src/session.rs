@@ -7,12 +7,14 @@
 //!     └───── end_read ──────┘  └──────────────────┴────────── publish ──────────────┘
 //! ```
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::control::{Cell, Word};
-use crate::error::{Code, Error, Result};
+use crate::error::{At, Code, Error, Result};
 use crate::format::{
-    COMMIT_RECORD_LEN, CommitRecord, ENTRY_ALIGN, EntryHeader, Kind, Origin, ROW_LEN, Row, round_up,
+    COMMIT_RECORD_LEN, CommitRecord, ENTRY_ALIGN, EntryHeader, Kind, Origin, ROW_LEN, Row, SUPER_JOURNAL,
+    annotation, round_up,
 };
 use crate::hash::{HEADER_LEN as PAGE_HEADER_LEN, SERVED, mix, page_hash, zero_hash};
 use crate::index::Index;
@@ -36,6 +38,10 @@ struct Prepared {
     header: EntryHeader,
     record: CommitRecord,
     rows: Vec<Row>,
+    /// The super-journal that decides whether it counts.
+    super_journal: Option<PathBuf>,
+    /// The super-journal's decision is asked for after a crash from here on.
+    decided_elsewhere: bool,
 }
 
 /// What an entry is to be that doesn't come from SQLite.
@@ -131,6 +137,9 @@ impl Session {
         }
         self.store.check_process()?;
         let control = &self.store.control;
+        if control.pending() {
+            self.store.finish_dead_writer()?;
+        }
         if control.appended() > control.visible() {
             self.store.publish_orphans()?;
         }
@@ -244,7 +253,7 @@ impl Session {
                 None => self.overlay = Some(Overlay::new(segment, ordinal, start, len)),
             }
         }
-        self.prepared = None;
+        self.take_back()?;
         Ok(self.overlay.as_mut().expect("it was put there"))
     }
 
@@ -431,19 +440,65 @@ impl Session {
         Ok(())
     }
 
-    /// Writes the entry but for its commit record: SQLite may still roll back. `checksum` is that of
-    /// the database after it, where the caller knows.
+    /// Writes the entry but for its commit record: SQLite may still roll back. With the path of a
+    /// `super_journal`, the transaction is part of one over several databases, which counts once
+    /// that file is gone.
     ///
     /// # Errors
     /// `Full`, `Io`. The transaction can only be rolled back then.
-    pub fn prepare(&mut self) -> Result<()> {
-        self.prepared = None;
+    pub fn prepare(&mut self, super_journal: Option<&Path>) -> Result<()> {
+        self.take_back()?;
         if self.dirty_overlay().is_none() {
             return Ok(());
         }
-        let prepared = self.build()?;
+        let prepared = self.build(super_journal)?;
         self.prepared = Some(prepared);
         Ok(())
+    }
+
+    /// Makes a prepared entry durable where a super-journal decides about it; for others the commit
+    /// does it.
+    ///
+    /// # Errors
+    /// `Io`, `Poisoned`. The transaction can only be rolled back then.
+    pub fn sync_prepared(&mut self) -> Result<()> {
+        let Some(prepared) = &mut self.prepared else { return Ok(()) };
+        let Some(super_journal) = prepared.super_journal.clone() else { return Ok(()) };
+        let overlay = self.overlay.as_ref().expect("something was prepared");
+        let store = &self.store;
+        // Everything before it, so that it can be reached after a crash; the marker, so that nobody
+        // takes the super-journal for done with; the body; and the record, which asks for it.
+        store.make_durable(store.control.appended())?;
+        crate::prepared::put_marker(&*store.disk, &store.path, &super_journal)?;
+        let here = || format!("syncing {}", overlay.segment.path.display());
+        if let Some(segment) = store.tail.lock().index.predecessor(&overlay.segment, overlay.start) {
+            segment.file.sync().at(here)?;
+        }
+        overlay.segment.file.sync().at(here)?;
+        store.control.set_pending(true);
+        prepared.decided_elsewhere = true;
+        overlay.write(overlay.start + prepared.header.record(), &prepared.record.encode_prepared())?;
+        overlay.segment.file.sync().at(here)
+    }
+
+    /// Undoes what [`Session::sync_prepared`] did, so that the entry never counts.
+    fn take_back(&mut self) -> Result<()> {
+        let Some(prepared) = self.prepared.take().filter(|prepared| prepared.decided_elsewhere) else {
+            return Ok(());
+        };
+        let overlay = self.overlay.as_ref().expect("something was prepared");
+        let undone = overlay
+            .write(overlay.start + prepared.header.record(), &[0; COMMIT_RECORD_LEN])
+            .and_then(|()| {
+                overlay.segment.file.sync().at(|| format!("syncing {}", overlay.segment.path.display()))
+            })
+            .and_then(|()| crate::prepared::remove_marker(&*self.store.disk, &self.store.path));
+        if undone.is_err() {
+            // It might count after a crash, though its transaction was rolled back.
+            self.store.control.poison();
+        }
+        self.store.control.set_pending(false);
+        undone
     }
 
     /// What page 1 says after this transaction: (page size, size in pages, counters).
@@ -473,7 +528,7 @@ impl Session {
         Ok((page_size, size, counters))
     }
 
-    fn build(&mut self) -> Result<Prepared> {
+    fn build(&mut self, super_journal: Option<&Path>) -> Result<Prepared> {
         let snapshot = self.snapshot()?.clone();
         let before = snapshot.state;
         let (page_size, size, counters) = self.described(&before)?;
@@ -495,12 +550,21 @@ impl Session {
             state: State { lsn, id: 0, page_size: page_size as u32, size, counters, time },
             checksum: None,
         };
-        self.write_entry(proto, rows, before.id)
+        self.write_entry(proto, rows, before.id, super_journal)
     }
 
     /// Writes header and page table of an entry whose images are staged. A state without an
     /// identity gets one that no other replica comes to by itself.
-    fn write_entry(&mut self, proto: Proto, rows: Vec<Row>, before: u64) -> Result<Prepared> {
+    fn write_entry(
+        &mut self,
+        proto: Proto,
+        rows: Vec<Row>,
+        before: u64,
+        super_journal: Option<&Path>,
+    ) -> Result<Prepared> {
+        let notes = super_journal.map_or_else(Vec::new, |path| {
+            annotation(SUPER_JOURNAL, true, path.as_os_str().as_encoded_bytes())
+        });
         let store = Arc::clone(&self.store);
         let prev = store.tail.lock().chain;
         let overlay = self.overlay.as_mut().expect("the transaction wrote");
@@ -510,6 +574,7 @@ impl Session {
         for (row, out) in rows.iter().zip(self.table.chunks_exact_mut(ROW_LEN)) {
             row.encode(out);
         }
+        self.table.extend_from_slice(&notes);
         let epoch = store.control.epoch();
         let mut header = EntryHeader {
             kind: proto.kind,
@@ -522,7 +587,7 @@ impl Session {
             rows: rows.len() as u32,
             state: proto.state,
             checksum: proto.checksum,
-            notes: 0,
+            notes: notes.len() as u32,
         };
         if header.state.id == 0 {
             let content = crc32fast::hash(&self.table);
@@ -536,7 +601,8 @@ impl Session {
         if !self.table.is_empty() {
             overlay.write(overlay.start + table, &self.table)?;
         }
-        Ok(Prepared { header, record, rows })
+        let super_journal = super_journal.map(Path::to_owned);
+        Ok(Prepared { header, record, rows, super_journal, decided_elsewhere: false })
     }
 
     /// Stages a page of an entry that doesn't come from SQLite.
@@ -558,7 +624,7 @@ impl Session {
         }
         rows.sort_unstable_by_key(|row| row.page);
         let before = self.snapshot()?.state.id;
-        let prepared = self.write_entry(proto, rows, before)?;
+        let prepared = self.write_entry(proto, rows, before, None)?;
         self.prepared = Some(prepared);
         Ok(())
     }
@@ -628,7 +694,7 @@ impl Session {
         let Some(prepared) = self.prepared.take() else {
             let lsn = self.snapshot()?.state.lsn;
             let dirty = self.dirty_overlay().is_some();
-            self.forget();
+            self.forget()?;
             if dirty {
                 return Err(Error::new(Code::Io, "the transaction was not prepared; it is rolled back"));
             }
@@ -637,10 +703,22 @@ impl Session {
         let header = &prepared.header;
         let lsn = header.range.last;
         let written = self.append(&prepared);
-        self.forget();
+        self.forget()?;
         if let Err(e) = written {
             self.stop_writing();
             return Err(e);
+        }
+        if prepared.decided_elsewhere {
+            // The decision is on the disk before anything that leads to it goes.
+            let decided = self
+                .store
+                .make_durable(lsn)
+                .and_then(|()| crate::prepared::remove_marker(&*self.store.disk, &self.store.path));
+            self.store.control.set_pending(false);
+            if let Err(e) = decided {
+                self.stop_writing();
+                return Err(e);
+            }
         }
         if !keep_writing {
             self.stop_writing();
@@ -692,11 +770,12 @@ impl Session {
     }
 
     /// Forgets the overlay's content.
-    fn forget(&mut self) {
-        self.prepared = None;
+    fn forget(&mut self) -> Result<()> {
+        let undone = self.take_back();
         if let Some(overlay) = &mut self.overlay {
             overlay.dirty = false;
         }
+        undone
     }
 
     fn stop_writing(&mut self) {
@@ -710,7 +789,7 @@ impl Session {
     /// # Errors
     /// `Poisoned` if the snapshot turns out never to have been committed durably.
     pub fn rollback(&mut self) -> Result<()> {
-        self.forget();
+        let undone = self.forget();
         let wrote = self.writing;
         self.stop_writing();
         // What was read as the writer must not be taken back by a power cut once it is told.
@@ -719,7 +798,7 @@ impl Session {
             self.store.make_durable(lsn)?;
             self.unpublished = false;
         }
-        Ok(())
+        undone
     }
 
     /// Makes everything committed so far durable.

@@ -365,6 +365,11 @@ impl Store {
         self.control.release(Word::Writer);
     }
 
+    /// True while a transaction over several databases is between its two phases here.
+    pub fn is_prepared(&self) -> bool {
+        self.control.pending()
+    }
+
     /// False once it is closed, poisoned or belongs to a parent process.
     pub fn is_usable(&self) -> bool {
         !*self.closed.lock() && self.check_process().is_ok()
@@ -374,13 +379,30 @@ impl Store {
     pub(crate) fn adopt_orphans(&self) -> Result<()> {
         let mut tail = self.tail.lock();
         self.catch_up_tail(&mut tail, self.control.appended())?;
-        while advance(&*self.disk, &self.side, &mut tail, Images::Check)? {
-            let lsn = tail.index.applied();
-            if lsn > self.control.appended() {
-                self.control.set_appended(lsn);
+        loop {
+            while advance(&*self.disk, &self.side, &mut tail, Images::Check)? {
+                let lsn = tail.index.applied();
+                if lsn > self.control.appended() {
+                    self.control.set_appended_for_dead(lsn);
+                }
+            }
+            if !crate::prepared::resolve(&*self.disk, &self.path, &self.side, &mut tail)? {
+                break;
             }
         }
+        self.control.set_pending(false);
         Ok(())
+    }
+
+    /// Decides about the prepared entry of a writer that died.
+    pub(crate) fn finish_dead_writer(&self) -> Result<()> {
+        let Some(holder) = self.control.holder(Word::Writer) else { return Ok(()) };
+        if self.control.alive(holder)? || !self.control.steal(Word::Writer, holder) {
+            return Ok(());
+        }
+        let adopted = self.adopt_orphans();
+        self.control.release(Word::Writer);
+        adopted
     }
 
     /// Makes the tail the true end of the journal, in a segment that has room. Holding the writer
@@ -688,7 +710,12 @@ pub(crate) fn advance(disk: &dyn Disk, side: &Path, tail: &mut Tail, images: Ima
 }
 
 /// Opens the segments that an entry's rows address beside its own: (number, ordinal).
-fn open_addressed(disk: &dyn Disk, side: &Path, index: &Index, checked: &Checked) -> Result<Vec<(u32, u32)>> {
+pub(crate) fn open_addressed(
+    disk: &dyn Disk,
+    side: &Path,
+    index: &Index,
+    checked: &Checked,
+) -> Result<Vec<(u32, u32)>> {
     let mut opened: Vec<(u32, u32)> = Vec::new();
     for row in checked.rows().filter(|row| row.segment != 0) {
         if opened.iter().any(|o| o.0 == row.segment) {
@@ -707,7 +734,7 @@ fn open_addressed(disk: &dyn Disk, side: &Path, index: &Index, checked: &Checked
     Ok(opened)
 }
 
-fn images_are_sound(tail: &Tail, checked: &Checked, others: &[(u32, u32)]) -> Result<bool> {
+pub(crate) fn images_are_sound(tail: &Tail, checked: &Checked, others: &[(u32, u32)]) -> Result<bool> {
     let page_size = checked.header.state.page_size as usize;
     for row in checked.rows() {
         let ordinal = others.iter().find(|o| o.0 == row.segment).map_or(tail.segment, |o| o.1);
@@ -719,7 +746,7 @@ fn images_are_sound(tail: &Tail, checked: &Checked, others: &[(u32, u32)]) -> Re
 }
 
 /// Moves the tail into the next segment if the present one is sealed here.
-fn follow_seal(disk: &dyn Disk, side: &Path, tail: &mut Tail) -> Result<bool> {
+pub(crate) fn follow_seal(disk: &dyn Disk, side: &Path, tail: &mut Tail) -> Result<bool> {
     let segment = Arc::clone(tail.index.segment(tail.segment));
     let Some(checked) = segment.entry(tail.offset, tail.chain)? else { return Ok(false) };
     if checked.header.kind != Kind::Seal || checked.header.range.last != tail.index.applied() {

@@ -46,10 +46,7 @@ mod tests {
         std::panic::set_hook(Box::new(|_| {}));
         let error = guard::<()>(|| panic!("page {} of none", 7)).unwrap_err();
         std::panic::set_hook(hook);
-        assert_eq!(
-            error.to_string(),
-            "tideline: IO: internal error: page 7 of none; report this as a bug"
-        );
+        assert_eq!(error.to_string(), "tideline: IO: internal error: page 7 of none; report this as a bug");
     }
 
     #[test]

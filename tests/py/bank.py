@@ -1,4 +1,4 @@
-"""A worker on the bank that tests/processes.rs describes: `bank.py write|read DATABASE NAME SEED`.
+"""A worker on the bank that tests/bank.rs describes: `bank.py write|read DATABASE NAME SEED`.
 
 It runs until it is killed, or until a file `stop` is there.
 """

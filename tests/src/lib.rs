@@ -24,6 +24,8 @@ mod process;
 mod pyhost;
 mod scratch;
 mod shell;
+mod sql;
+mod states;
 
 pub use bundled::{bundled, bundled_at, bundled_stock, render, script};
 pub use content::{content, plain_header};
@@ -32,8 +34,10 @@ pub use host::Host;
 pub use library::{against_stock, library};
 pub use process::{Output, Process, patience};
 pub use pyhost::{apsw, python, python_start};
-pub use scratch::Scratch;
+pub use scratch::{Scratch, files_below};
 pub use shell::{Session, Shell};
+pub use sql::{LOCKED, NOT_A_DATABASE, SPILL, SUMS, filled, numbers};
+pub use states::{behind, left_behind, plain_store, status};
 
 /// Asserts that `text` has a refusal `tideline: CODE: cause; remedy` of this code, and gives `cause; remedy`.
 pub fn refusal<'a>(text: &'a str, code: &str) -> &'a str {

@@ -107,3 +107,9 @@ fn copy_folder(from: &Path, to: &Path) {
         }
     }
 }
+
+/// The files below a folder.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}

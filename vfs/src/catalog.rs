@@ -39,3 +39,8 @@ pub(crate) fn belongs(path: &str, suffix: &str) -> bool {
         STORES.lock().get(Path::new(database)).is_some_and(|store| store.strong_count() > 0)
     })
 }
+
+/// True if the database at `path` is open here and has a prepared entry, with its marker.
+pub(crate) fn is_prepared(path: &str) -> bool {
+    STORES.lock().get(Path::new(path)).and_then(Weak::upgrade).is_some_and(|store| store.is_prepared())
+}

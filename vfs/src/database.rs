@@ -7,6 +7,7 @@
 //! ```
 
 use std::os::raw::c_int;
+use std::path::Path;
 use std::sync::Arc;
 
 use libsqlite3_sys as ffi;
@@ -151,9 +152,11 @@ impl Open {
         Ok(len)
     }
 
-    /// `xSync` on the database: durability comes with the commit.
-    pub fn sync(&mut self) {
+    /// `xSync` on the database: durability comes with the commit, unless a super-journal decides
+    /// about it.
+    pub fn sync(&mut self) -> Result<()> {
         self.synced = true;
+        self.session.sync_prepared()
     }
 
     /// `xLock`.
@@ -192,18 +195,13 @@ impl Open {
         self.session.somebody_writes()
     }
 
-    /// `FCNTL_SYNC`.
-    pub fn prepare(&mut self, super_journal: bool) -> Result<()> {
-        if super_journal {
-            return Err(Error::new(
-                Code::Denied,
-                "a transaction that writes several attached databases isn't built yet; commit them one after the other",
-            ));
-        }
+    /// `FCNTL_SYNC`, with the super-journal's path where several databases are written.
+    pub fn prepare(&mut self, super_journal: Option<&Path>) -> Result<()> {
         if !self.journal.is_live() {
             self.journal.begin();
         }
-        self.session.prepare()
+        self.synced = false;
+        self.session.prepare(super_journal)
     }
 
     /// `FCNTL_COMMIT_PHASETWO`.

@@ -283,6 +283,10 @@ fn settle(path: &Path) -> Result<()> {
         Ok(mut file) => file.read_exact(&mut header).is_ok() && (header[18] == 2 || header[19] == 2),
         Err(_) => return Ok(()),
     };
+    if header[19] > 2 {
+        // Marked: a journal beside it is a marker of ours.
+        return Ok(());
+    }
     let beside = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
@@ -378,6 +382,19 @@ unsafe fn is_virtual(name: *const c_char) -> bool {
     ["-journal", "-wal"].iter().any(|suffix| name.ends_with(suffix) && catalog::belongs(name, suffix))
 }
 
+/// True if the database whose journal `name` is has a prepared entry.
+///
+/// # Safety
+/// `name` ends in a zero.
+unsafe fn has_marker(name: *const c_char) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(name) }
+        .to_str()
+        .ok()
+        .and_then(|name| name.strip_suffix("-journal"))
+        .is_some_and(catalog::is_prepared)
+}
+
 /// # Safety
 /// SQLite's contract for `xAccess`.
 unsafe extern "C" fn x_access(
@@ -389,7 +406,8 @@ unsafe extern "C" fn x_access(
     guard(ffi::SQLITE_IOERR, || {
         // SAFETY: the arguments are SQLite's.
         unsafe {
-            if is_virtual(name) {
+            // A marker of a transaction over several databases is real, and must be seen.
+            if is_virtual(name) && !has_marker(name) {
                 *out = 0;
                 return ffi::SQLITE_OK;
             }
@@ -583,7 +601,7 @@ unsafe extern "C" fn db_truncate(file: *mut ffi::sqlite3_file, len: i64) -> c_in
 unsafe extern "C" fn db_sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int {
     guard(ffi::SQLITE_IOERR_FSYNC, || {
         // SAFETY: the arguments are SQLite's.
-        code(unsafe { database(file) }.open().map(|open| open.sync()))
+        code(unsafe { database(file) }.open().and_then(|open| open.sync()))
     })
 }
 
@@ -642,7 +660,11 @@ unsafe extern "C" fn db_file_control(file: *mut ffi::sqlite3_file, op: c_int, ar
             }
             let Ok(open) = database.open() else { return ffi::SQLITE_NOTFOUND };
             match op {
-                ffi::SQLITE_FCNTL_SYNC => code(open.prepare(!arg.is_null())),
+                ffi::SQLITE_FCNTL_SYNC => {
+                    let name =
+                        (!arg.is_null()).then(|| CStr::from_ptr(arg.cast()).to_string_lossy().into_owned());
+                    code(open.prepare(name.as_deref().map(Path::new)))
+                }
                 ffi::SQLITE_FCNTL_COMMIT_PHASETWO => code(open.publish()),
                 ffi::SQLITE_FCNTL_PRAGMA => pragma(open, arg.cast()),
                 ffi::SQLITE_FCNTL_MMAP_SIZE => {

@@ -19,7 +19,7 @@ pub fn run(workspace: &Workspace, what: Soak, seconds: u64, seed: Option<u64>) -
     tools::python()?;
     dist::build(workspace, &workspace.dist(), dist::Parts::SharedOnly)?;
     let (feature, test, name) = match what {
-        Soak::Processes => ("slice-c", "processes", "soak"),
+        Soak::Processes => ("slice-c", "bank", "soak"),
     };
     let mut command = suite::black_box(workspace, None);
     command.args(["--features", feature, "--test", test, "--", "--ignored", "--exact", name, "--nocapture"]);

@@ -21,7 +21,7 @@ struct Suite {
 const CRATES: &[Suite] = &[
     Suite { package: "tideline-journal", arguments: &[] },
     Suite { package: "tideline-vfs", arguments: &["--features", "loadable"] },
-    Suite { package: "tideline-sql", arguments: &[] },
+    Suite { package: "tideline-sql", arguments: &["--features", "bundled"] },
     Suite { package: "tideline-ext", arguments: &[] },
     Suite { package: "tideline-xtask", arguments: &[] },
 ];

@@ -16,6 +16,11 @@ pub const ENTRY_ALIGN: u64 = 64;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"ENT1");
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"COM1");
+const PREPARED_MAGIC: u32 = u32::from_le_bytes(*b"PRE1");
+
+/// Annotation: path of the super-journal that decides whether a prepared entry counts.
+pub const SUPER_JOURNAL: u16 = 1;
+const ANNOTATION_HEADER_LEN: usize = 8;
 
 const CRITICAL: u16 = 1;
 const HAS_CHECKSUM: u16 = 2;
@@ -282,14 +287,47 @@ impl CommitRecord {
 
     /// Its bytes.
     pub fn encode(&self) -> [u8; COMMIT_RECORD_LEN] {
+        self.encode_as(RECORD_MAGIC)
+    }
+
+    /// Its bytes while a super-journal decides: they differ in the magic alone, so that a torn
+    /// change of one into the other is one of the two.
+    pub fn encode_prepared(&self) -> [u8; COMMIT_RECORD_LEN] {
+        self.encode_as(PREPARED_MAGIC)
+    }
+
+    fn encode_as(&self, magic: u32) -> [u8; COMMIT_RECORD_LEN] {
         let mut out = [0; COMMIT_RECORD_LEN];
-        put(&mut out, 0, &RECORD_MAGIC.to_le_bytes());
+        put(&mut out, 0, &magic.to_le_bytes());
         put(&mut out, 4, &self.crc.to_le_bytes());
         put(&mut out, 8, &self.last.get().to_le_bytes());
         put(&mut out, 16, &self.prev.to_le_bytes());
         put(&mut out, 24, &self.chain.to_le_bytes());
         out
     }
+}
+
+/// One annotation: kind, a bit that says that a reader must know it, length, bytes.
+pub fn annotation(kind: u16, critical: bool, bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; round_up((ANNOTATION_HEADER_LEN + bytes.len()) as u64, 8) as usize];
+    put(&mut out, 0, &kind.to_le_bytes());
+    put(&mut out, 2, &u16::from(critical).to_le_bytes());
+    put(&mut out, 4, &(bytes.len() as u32).to_le_bytes());
+    put(&mut out, ANNOTATION_HEADER_LEN, bytes);
+    out
+}
+
+/// The bytes of the first annotation of `kind`, among those of an entry.
+pub fn find_annotation(mut notes: &[u8], kind: u16) -> Option<&[u8]> {
+    while notes.len() >= ANNOTATION_HEADER_LEN {
+        let len = u32_at(notes, 4) as usize;
+        let bytes = notes.get(ANNOTATION_HEADER_LEN..ANNOTATION_HEADER_LEN.checked_add(len)?)?;
+        if u16_at(notes, 0) == kind {
+            return Some(bytes);
+        }
+        notes = notes.get(round_up((ANNOTATION_HEADER_LEN + len) as u64, 8) as usize..)?;
+    }
+    None
 }
 
 #[cfg(test)]
@@ -322,6 +360,18 @@ mod tests {
         let mut long = header;
         long.rows = u32::MAX;
         assert_eq!(EntryHeader::decode(&long.encode()), None, "lengths must agree");
+    }
+
+    #[test]
+    fn annotations_are_found() {
+        let mut notes = annotation(7, false, b"first");
+        notes.extend(annotation(SUPER_JOURNAL, true, b"/a/b-mj12"));
+        assert_eq!(find_annotation(&notes, SUPER_JOURNAL), Some(&b"/a/b-mj12"[..]));
+        assert_eq!(find_annotation(&notes, 7), Some(&b"first"[..]));
+        assert_eq!(find_annotation(&notes, 8), None);
+        for cut in 0..notes.len() {
+            find_annotation(&notes[..cut], 8);
+        }
     }
 
     #[test]

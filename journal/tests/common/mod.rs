@@ -125,7 +125,7 @@ pub fn write(session: &mut Session, model: &Model, change: &Change) -> Result<()
         }
     }
     session.truncate(u64::from(after.size) * PAGE as u64)?;
-    session.prepare()
+    session.prepare(None)
 }
 
 pub fn commit(

@@ -1,4 +1,4 @@
-//! A worker on the bank that `tests/processes.rs` describes, on the bundled SQLite: `worker write|read URI NAME SEED`.
+//! A worker on the bank that `tests/bank.rs` describes, on the bundled SQLite: `worker write|read URI NAME SEED`.
 //! It runs in the current folder until it is killed, or until a file `stop` is there. `py/bank.py` is its counterpart.
 
 use std::collections::BTreeMap;
