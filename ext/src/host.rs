@@ -7,8 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use libsqlite3_sys as ffi;
 use tideline_journal::{Code, Error, Result};
 
-/// Oldest SQLite whose API table has all that is called.
-#[cfg(feature = "loadable")]
+/// Oldest SQLite that has all that is called.
 const OLDEST: c_int = 3_034_001;
 
 /// What allocates memory that the host will free.
@@ -19,7 +18,7 @@ mod table {
     use std::ptr;
     use std::sync::atomic::{AtomicPtr, Ordering};
 
-    use super::{Code, Error, Malloc, OLDEST, Result, ffi};
+    use super::{Code, Error, Malloc, Result, check_version, ffi};
 
     /// The API table in use; null before the first load.
     static TABLE: AtomicPtr<ffi::sqlite3_api_routines> = AtomicPtr::new(ptr::null_mut());
@@ -48,17 +47,7 @@ mod table {
         };
         // SAFETY: a function of the host without arguments.
         let version = table.libversion_number.map_or(0, |number| unsafe { number() });
-        if version < OLDEST {
-            return Err(Error::new(
-                Code::Format,
-                format!(
-                    "SQLite {}.{}.{} is too old; load into 3.34.1 or a newer one",
-                    version / 1_000_000,
-                    version / 1000 % 1000,
-                    version % 1000
-                ),
-            ));
-        }
+        check_version(version)?;
         let api = api.cast_mut();
         match TABLE.compare_exchange(ptr::null_mut(), api, Ordering::AcqRel, Ordering::Acquire) {
             Err(first) if first != api => {
@@ -72,7 +61,7 @@ mod table {
         }
         // SAFETY: a host's table, new enough; the same one whenever this is repeated.
         unsafe { ffi::rusqlite_extension_init2(api) }
-            .map_err(|e| Error::new(Code::Format, format!("{e}; load into SQLite 3.34.1 or a newer one")))
+            .map_err(|e| Error::new(Code::Format, format!("{e}; use SQLite 3.34.1 or a newer one")))
     }
 
     /// True if the host has the functions that tell how it was compiled.
@@ -84,7 +73,7 @@ mod table {
 
 #[cfg(not(feature = "loadable"))]
 mod table {
-    use super::{Malloc, Result, ffi};
+    use super::{Malloc, Result, check_version, ffi};
 
     /// SQLite's.
     ///
@@ -95,13 +84,13 @@ mod table {
         Some(ffi::sqlite3_malloc)
     }
 
-    /// Nothing is taken into use: SQLite is called by name.
+    /// Nothing is taken into use: SQLite is called by name. It may be too old all the same.
     ///
     /// # Safety
     /// As [`malloc`].
-    #[allow(clippy::unnecessary_wraps)]
     pub(crate) unsafe fn adopt(_api: *const ffi::sqlite3_api_routines) -> Result<()> {
-        Ok(())
+        // SAFETY: the function has no arguments.
+        check_version(unsafe { ffi::sqlite3_libversion_number() })
     }
 
     /// SQLite has the functions that tell how it was compiled.
@@ -111,6 +100,17 @@ mod table {
 }
 
 pub(crate) use table::{adopt, malloc};
+
+fn check_version(version: c_int) -> Result<()> {
+    if version >= OLDEST {
+        return Ok(());
+    }
+    let (major, minor, patch) = (version / 1_000_000, version / 1000 % 1000, version % 1000);
+    Err(Error::new(
+        Code::Format,
+        format!("SQLite {major}.{minor}.{patch} is too old; use 3.34.1 or a newer one"),
+    ))
+}
 
 /// Value of a compile-time option of the host, if it has one and tells.
 pub(crate) fn option(name: &str) -> Option<i64> {
@@ -183,5 +183,44 @@ mod tests {
         }
         assert_eq!(number_of("clang-14.0.0"), None);
         assert_eq!(number_of(""), None);
+    }
+
+    #[cfg(feature = "loadable")]
+    #[test]
+    fn old_hosts_and_second_libraries_are_refused() {
+        use std::mem::MaybeUninit;
+
+        unsafe extern "C" fn old() -> c_int {
+            3_034_000
+        }
+        unsafe extern "C" fn new() -> c_int {
+            3_054_001
+        }
+        let host = |version| {
+            // SAFETY: a table of optional functions may be all zeros, which is none of them.
+            let mut table = unsafe { MaybeUninit::<ffi::sqlite3_api_routines>::zeroed().assume_init() };
+            table.libversion_number = version;
+            // It may stay in use to the end of the process.
+            let table: &ffi::sqlite3_api_routines = Box::leak(Box::new(table));
+            table
+        };
+        // SAFETY: null, or tables made above.
+        let adopt =
+            |table: *const ffi::sqlite3_api_routines| unsafe { adopt(table) }.map_err(|e| e.to_string());
+
+        let error = adopt(std::ptr::null()).unwrap_err();
+        assert!(error.contains("static library"), "{error}");
+        let error = adopt(host(Some(old))).unwrap_err();
+        assert_eq!(error, "tideline: FORMAT: SQLite 3.34.0 is too old; use 3.34.1 or a newer one");
+        assert!(adopt(host(None)).is_err());
+
+        let first = host(Some(new));
+        assert_eq!(adopt(first), Ok(()));
+        assert_eq!(adopt(first), Ok(()), "a second load is harmless");
+        // PAGER.md 14: sqlite3 and apsw in one Python.
+        let error = adopt(host(Some(new))).unwrap_err();
+        assert!(error.starts_with("tideline: DENIED: another SQLite library"), "{error}");
+        assert_eq!(adopt(first), Ok(()));
+        assert_eq!(option("MAX_MMAP_SIZE"), None, "a host may not tell");
     }
 }

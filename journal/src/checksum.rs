@@ -21,7 +21,7 @@ impl Store {
     /// The sidecar of the base's hashes.
     pub(crate) fn hashes(&self, page_size: u32) -> Result<Hashes> {
         let _guard = self.lock_superblock()?;
-        Hashes::open(&*self.disk, &self.side, page_size)
+        Hashes::open(&*self.disk, &self.path, &self.side, page_size)
     }
 
     /// Rolling checksum at a pinned snapshot. Where hashes of the base aren't known yet: reads the

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-use crate::disk::{Disk, File, How, LockKind, Words};
+use crate::disk::{Disk, File, How, LockKind, Words, fork_generation};
 use crate::error::{At, Code, Error, Result};
 use crate::lsn::Lsn;
 
@@ -33,6 +33,8 @@ const W_APPENDED: usize = 24;
 const W_DURABLE: usize = 32;
 const W_PUBLISHED: usize = 40;
 const W_POISON: usize = 48;
+/// Value of the poison word of a store that was detached.
+const DETACHED: u64 = 2;
 const W_BASE: usize = 56;
 const W_TARGET: usize = 64;
 const W_HORIZON: usize = 72;
@@ -197,7 +199,7 @@ impl ControlFile {
                 // A new generation: words that name the slot's earlier holder are a dead one's.
                 let generation = self.word(W_SLOTS + 2 * slot).fetch_add(1, Ordering::SeqCst) + 1;
                 let me = Holder((generation << 16) | (slot as u64 + 1));
-                return Ok(Control { shared: self, me });
+                return Ok(Control { shared: self, me, born: fork_generation() });
             }
         }
         Err(Error::new(Code::Limit, format!("{SLOTS} processes have this database open; close one of them")))
@@ -209,14 +211,22 @@ impl ControlFile {
 }
 
 /// The control file, as seen by a process that has a slot.
+///
+/// In a child of `fork` it changes nothing: the words are its parent's.
 pub(crate) struct Control {
     shared: ControlFile,
     me: Holder,
+    born: u64,
 }
 
 impl Control {
     fn word(&self, index: usize) -> &AtomicU64 {
         self.shared.word(index)
+    }
+
+    /// False in a child of `fork`.
+    fn is_own(&self) -> bool {
+        self.born == fork_generation()
     }
 
     fn lsn(&self, index: usize) -> Lsn {
@@ -268,13 +278,26 @@ impl Control {
         self.word(W_MARKED).store(u64::from(marked), Ordering::SeqCst);
     }
 
-    /// True once an fsync failed.
+    /// True once an fsync failed, or the store was detached.
     pub fn poisoned(&self) -> bool {
         self.word(W_POISON).load(Ordering::SeqCst) != 0
     }
 
+    /// True once the store was detached.
+    pub fn detached(&self) -> bool {
+        self.word(W_POISON).load(Ordering::SeqCst) == DETACHED
+    }
+
+    /// Nothing is committed any more: there is no store.
+    pub fn set_detached(&self) {
+        self.word(W_POISON).store(DETACHED, Ordering::SeqCst);
+    }
+
     /// Marks the store as unusable until all have closed it, and wakes who waits.
     pub fn poison(&self) {
+        if !self.is_own() {
+            return;
+        }
         self.word(W_POISON).store(1, Ordering::SeqCst);
         self.shared.words.wake(W_DURABLE, u32::MAX);
     }
@@ -294,8 +317,18 @@ impl Control {
             .is_ok()
     }
 
+    /// Leaves `word`, which was stolen from `dead`, to whoever steals it next.
+    pub fn give_back(&self, word: Word, dead: Holder) {
+        if self.is_own() {
+            self.word(word.index()).store(dead.0, Ordering::SeqCst);
+        }
+    }
+
     /// Gives `word` up and wakes one who waits for it.
     pub fn release(&self, word: Word) {
+        if !self.is_own() {
+            return;
+        }
         self.word(word.index()).store(Holder::NOBODY.0, Ordering::SeqCst);
         self.shared.words.wake(word.index(), 1);
     }
@@ -350,6 +383,9 @@ impl Control {
 
     /// Notes that there is, or isn't, a prepared entry. By the holder of the writer word.
     pub fn set_pending(&self, pending: bool) {
+        if !self.is_own() {
+            return;
+        }
         self.word(W_PENDING).store(u64::from(pending), Ordering::SeqCst);
     }
 
@@ -498,12 +534,18 @@ impl Cell {
 
     /// Pins nothing.
     pub fn unpin(&self) {
+        if !self.control.is_own() {
+            return;
+        }
         self.control.word(W_CELLS + 2 * self.cell + 1).store(0, Ordering::SeqCst);
     }
 }
 
 impl Drop for Cell {
     fn drop(&mut self) {
+        if !self.control.is_own() {
+            return;
+        }
         self.unpin();
         self.control.word(W_CELLS + 2 * self.cell).store(0, Ordering::SeqCst);
     }

@@ -62,7 +62,7 @@ impl Store {
             self.disk.sync_dir(folder).at(|| format!("syncing {}", folder.display()))?;
         }
         // A stale write must find nothing to publish to.
-        self.control.poison();
+        self.control.set_detached();
         Ok(())
     }
 }

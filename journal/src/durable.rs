@@ -14,10 +14,19 @@ const PATIENCE: Duration = Duration::from_millis(20);
 
 impl Store {
     /// Waits until everything up to `lsn` is on the disk, and does the fsync if nobody else does.
+    /// The caller doesn't hold the writer word.
     ///
     /// # Errors
     /// `Poisoned` if this or an earlier fsync failed.
     pub(crate) fn make_durable(&self, lsn: Lsn) -> Result<()> {
+        self.make_durable_as(lsn, false)
+    }
+
+    /// The same, by somebody who may hold the writer word.
+    ///
+    /// Whoever steals the flusher word needs the writer word too, and its holder may be waiting
+    /// here; so the thief gives back what it stole when it can't have both, and the holder steals.
+    pub(crate) fn make_durable_as(&self, lsn: Lsn, writer: bool) -> Result<()> {
         loop {
             let seen = self.control.durable();
             if seen >= lsn {
@@ -27,10 +36,22 @@ impl Store {
                 return Err(poisoned());
             }
             match self.control.take(Word::Flusher) {
-                Ok(()) => self.flush(false)?,
+                Ok(()) => self.flush()?,
                 Err(holder) if !self.control.alive(holder)? => {
-                    if self.control.steal(Word::Flusher, holder) {
-                        self.flush(true)?;
+                    if !self.control.steal(Word::Flusher, holder) {
+                        continue;
+                    }
+                    match self.rewrite_unsynced(writer) {
+                        Ok(true) => self.flush()?,
+                        Ok(false) => {
+                            self.control.give_back(Word::Flusher, holder);
+                            self.control.wait_durable(seen, PATIENCE);
+                        }
+                        Err(e) => {
+                            self.control.poison();
+                            self.control.release(Word::Flusher);
+                            return Err(e);
+                        }
                     }
                 }
                 Err(_) => self.control.wait_durable(seen, PATIENCE),
@@ -39,8 +60,8 @@ impl Store {
     }
 
     /// Syncs every segment that holds D+1..A. Holding the flusher word, which is given up.
-    fn flush(&self, stolen: bool) -> Result<()> {
-        let result = self.flush_held(stolen);
+    fn flush(&self) -> Result<()> {
+        let result = self.flush_held();
         if result.is_err() {
             // Poison comes before the word is free: a retried fsync proves nothing.
             self.control.poison();
@@ -49,10 +70,7 @@ impl Store {
         result
     }
 
-    fn flush_held(&self, stolen: bool) -> Result<()> {
-        if stolen {
-            self.rewrite_unsynced()?;
-        }
+    fn flush_held(&self) -> Result<()> {
         let head = self.control.appended();
         let durable = self.control.durable();
         self.catch_up(head)?;
@@ -65,26 +83,27 @@ impl Store {
     }
 
     /// The last flusher died: its fsync may have failed unseen, so the bytes are written again, by
-    /// the holder of the writer word, while nobody is in the middle of an entry.
-    fn rewrite_unsynced(&self) -> Result<()> {
-        loop {
+    /// the holder of the writer word, while nobody is in the middle of an entry. False if somebody
+    /// else holds that word.
+    fn rewrite_unsynced(&self, writer: bool) -> Result<bool> {
+        if !writer {
             match self.take_writer() {
-                Ok(()) => break,
-                Err(e) if e.code() == Code::Busy => {
-                    if let Some(holder) = self.control.holder(Word::Writer) {
-                        self.control.wait_word(Word::Writer, holder, PATIENCE);
-                    }
-                }
+                Ok(()) => {}
+                Err(e) if e.code() == Code::Busy => return Ok(false),
                 Err(e) => return Err(e),
             }
         }
         let result = (|| {
-            self.adopt_orphans()?;
+            if !writer {
+                self.adopt_orphans()?;
+            }
             let tail = self.tail.lock();
             rewrite(&tail, self.control.durable(), self.control.appended())
         })();
-        self.control.release(Word::Writer);
-        result
+        if !writer {
+            self.control.release(Word::Writer);
+        }
+        result.map(|()| true)
     }
 
     /// Publishes entries whose writer died before it could.

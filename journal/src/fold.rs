@@ -25,7 +25,7 @@ use crate::lsn::{Lsn, LsnRange};
 use crate::segment::Segment;
 use crate::snapshot::{Snapshot, hash_in_table};
 use crate::state::{State, lock_page};
-use crate::store::{MARK_BYTE, Opening, Store, base_header};
+use crate::store::{MARK_BYTE, Store, base_header};
 
 /// History kept when nobody said otherwise.
 const DEFAULT_BYTES: u64 = 64 << 20;
@@ -97,7 +97,20 @@ impl Store {
             // A reader needs more; the next segment asks again.
             return Ok(None);
         }
+        self.move_history(horizon)?;
         self.job(&block, &index, horizon.max(block.base.lsn), Some(horizon)).map(Some)
+    }
+
+    /// Gives up what is below `horizon`, durably, before a fold replaces images that it would need.
+    fn move_history(&self, horizon: Lsn) -> Result<()> {
+        let _guard = self.lock_superblock()?;
+        let mut block = self.read_superblock()?;
+        if block.history < horizon {
+            block.history = horizon;
+            self.write_superblock(&mut block)?;
+            self.control.set_horizon(horizon);
+        }
+        Ok(())
     }
 
     /// A fold to `target`, whose entries are durable and announced.
@@ -171,7 +184,7 @@ impl Store {
                 self.base.set_len(job.target.bytes()).at(here)?;
             }
             self.base.sync().at(here)?;
-            let hashes = Hashes::open(&*self.disk, &self.side, job.target.page_size)?;
+            let hashes = Hashes::open(&*self.disk, &self.path, &self.side, job.target.page_size)?;
             for &page in job.pages.iter().filter(|&&page| page <= job.target.size) {
                 if let Some(found) = job.view.index.find(page, job.target.lsn) {
                     if job.view.index.entry(found.entry).range.last > block.base.lsn {
@@ -197,28 +210,29 @@ impl Store {
                 }
                 first_segment = index
                     .segments()
-                    .filter(|s| s.header.kind == SegmentKind::Journal && s.header.first <= horizon.next())
-                    .map(|s| s.header.number)
-                    .max()
-                    .unwrap_or(first_segment);
+                    .rfind(|s| s.header.kind == SegmentKind::Journal && s.header.first <= horizon.next())
+                    .map_or(first_segment, |s| s.header.number);
                 block.first_segment = first_segment;
             }
             self.write_superblock(&mut block)?;
             self.control.set_base(block.base.lsn);
-            self.control.set_horizon(block.horizon.lsn);
+            self.control.set_horizon(block.history.max(block.horizon.lsn));
         }
         if job.horizon.is_some() {
-            self.drop_below(first_segment)?;
+            self.drop_before(&job.view.index, first_segment)?;
         }
         Ok(())
     }
 
-    /// Removes segments before `first`, and kept ones that the horizon has passed.
-    fn drop_below(&self, first: u32) -> Result<()> {
+    /// Removes the segments that the journal went through before `first`, and kept ones that the
+    /// horizon has passed.
+    pub(crate) fn drop_before(&self, index: &Index, first: u32) -> Result<()> {
         let horizon = self.control.horizon();
+        let dropped: Vec<u32> =
+            index.segments().map(|s| s.header.number).take_while(|&n| n != first).collect();
         for name in self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))? {
             let drop = match Name::parse(&name) {
-                Some(Name::Segment(n)) => n < first,
+                Some(Name::Segment(n)) => dropped.contains(&n),
                 Some(Name::Kept(n)) => kept_target(&*self.disk, &self.side, n)
                     .is_ok_and(|target| target.is_some_and(|target| target <= horizon)),
                 _ => false,
@@ -243,14 +257,7 @@ impl Store {
             return Ok(());
         }
         let applied = index.applied();
-        let opening = Opening {
-            disk: &*self.disk,
-            path: &self.path,
-            side: &self.side,
-            base: &*self.base,
-            options: &self.options,
-        };
-        let (_, mut fresh) = opening.attach()?;
+        let (_, mut fresh) = self.opening().attach()?;
         self.catch_up_from(&mut fresh, applied)?;
         *tail = fresh;
         self.swap_index(&tail);
@@ -262,7 +269,10 @@ impl Store {
         let block = self.read_superblock()?;
         let index = &job.view.index;
         let base = block.base;
-        if base.size == 0 || block.horizon.lsn >= job.target.lsn || job.target.lsn <= base.lsn {
+        if base.size == 0
+            || block.history.max(block.horizon.lsn) >= job.target.lsn
+            || job.target.lsn <= base.lsn
+        {
             return Ok(());
         }
         let mut numbers: Vec<u32> = Vec::new();
@@ -329,6 +339,7 @@ impl Store {
             state: *base,
             checksum: None,
             notes: 0,
+            durable: target,
         };
         let entry = EntryHeader { state: State { lsn: target, ..entry.state }, ..entry };
         let path = self.file_path(Name::Kept(number));
@@ -387,6 +398,16 @@ impl Store {
         let block = self.read_superblock()?;
         self.catch_up(head)?;
         let index = Arc::clone(&self.tail.lock().index);
+        if block.history > block.base.lsn {
+            // A fold that gives history up was begun and didn't get to its end.
+            let target = self.control.announce_fold(block.history)?;
+            if target < block.history {
+                return Ok(block.base.lsn);
+            }
+            let mut job = self.job(&block, &index, target, Some(target))?;
+            while !self.fold_step(&mut job, usize::MAX)? {}
+        }
+        let block = self.read_superblock()?;
         let target = self.control.announce_fold(head)?;
         if target > block.base.lsn {
             let mut job = self.job(&block, &index, target, None)?;
@@ -405,6 +426,7 @@ impl Store {
         if self.control.oldest_pin(horizon)? < horizon {
             return Ok(());
         }
+        self.move_history(horizon)?;
         let job = self.job(&block, &index, block.base.lsn, Some(horizon))?;
         self.finish(&job)
     }
@@ -418,7 +440,31 @@ impl Store {
             self.fold_now()?;
         }
         self.trim()?;
-        if self.control.marked() { self.unmark() } else { Ok(()) }
+        if self.control.marked() {
+            self.unmark()?;
+        }
+        self.forget_history()
+    }
+
+    /// Begins the journal anew behind the base, where retention asks for no history at all and
+    /// nobody is left to read it.
+    fn forget_history(&self) -> Result<()> {
+        let mut block = self.read_superblock()?;
+        if block.retention != Retention::None || block.horizon.lsn == block.base.lsn {
+            return Ok(());
+        }
+        let index = Arc::clone(&self.tail.lock().index);
+        if let Some(entry) = index.entry_at(block.base.lsn) {
+            block.horizon_origin = index.entry(entry).origin as u16;
+        }
+        block.horizon = block.base;
+        block.history = block.base.lsn;
+        let used = self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))?;
+        let last = used.iter().filter_map(|name| Name::parse(name)?.segment()).max().unwrap_or(0);
+        block.first_segment = last + 1;
+        let opening = self.opening();
+        let recovered = opening.begin(block)?;
+        opening.clean(&recovered.block, &recovered.tail)
     }
 
     /// Makes the base a plain SQLite file. Everything is folded.
@@ -459,11 +505,11 @@ impl Store {
 /// The horizon that retention asks for, if it is above the present one: always the last LSN of a
 /// sealed segment.
 fn retained_from(index: &Index, block: &Superblock, head: Lsn, now: u64) -> Result<Option<Lsn>> {
-    let mut segments: Vec<&Arc<Segment>> = index
+    let segments: Vec<&Arc<Segment>> = index
         .segments()
-        .filter(|s| s.header.kind == SegmentKind::Journal && s.header.number >= block.first_segment)
+        .skip_while(|s| s.header.number != block.first_segment)
+        .filter(|s| s.header.kind == SegmentKind::Journal)
         .collect();
-    segments.sort_by_key(|s| s.header.number);
     let lens: Vec<u64> = segments
         .iter()
         .map(|s| s.file.len().at(|| format!("reading {}", s.path.display())))

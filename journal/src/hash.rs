@@ -1,10 +1,10 @@
 //! Hashes of pages and the rolling checksum of a database.
 //!
-//! A page's hash is the CRC-64/NVME of its image, mixed with its number; the checksum of a database
+//! A page's hash is the CRC-64/XZ of its image, mixed with its number; the checksum of a database
 //! is the wrapping sum of its pages' hashes, so it can be carried from commit to commit and doesn't
 //! depend on the order. FORMAT.md has the definition.
 
-use crc64fast_nvme::Digest;
+use crc64fast::Digest;
 
 /// The bytes of page 1 that belong to one machine's store; hashed as if they were zero.
 pub const SERVED: [(usize, usize); 4] = [(18, 20), (24, 28), (40, 44), (92, 100)];
@@ -51,10 +51,10 @@ mod tests {
 
     #[test]
     fn crc_is_the_one_that_the_format_names() {
-        // The check value of CRC-64/NVME.
+        // The check value of CRC-64/XZ.
         let mut digest = Digest::new();
         digest.write(b"123456789");
-        assert_eq!(digest.sum64(), 0xae8b_1486_0a79_9888);
+        assert_eq!(digest.sum64(), 0x995d_c9bb_df19_39fa);
     }
 
     #[test]

@@ -10,6 +10,17 @@ use crate::format::{Name, VERSION};
 const MAGIC: &[u8; 8] = b"TIDEHASH";
 const HEADER: u64 = 64;
 
+/// Header of the file, for pages of this size.
+fn header(page_size: u32) -> [u8; HEADER as usize] {
+    let mut header = [0; HEADER as usize];
+    header[..8].copy_from_slice(MAGIC);
+    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[12..16].copy_from_slice(&page_size.to_le_bytes());
+    let crc = crc32fast::hash(&header[..60]);
+    header[60..].copy_from_slice(&crc.to_le_bytes());
+    header
+}
+
 /// The file that holds them.
 pub(crate) struct Hashes {
     file: Arc<dyn File>,
@@ -18,16 +29,11 @@ pub(crate) struct Hashes {
 
 impl Hashes {
     /// Opens it for a base with pages of `page_size` bytes. Hashes of another page size are dropped.
-    pub fn open(disk: &dyn Disk, side: &Path, page_size: u32) -> Result<Hashes> {
+    pub fn open(disk: &dyn Disk, base: &Path, side: &Path, page_size: u32) -> Result<Hashes> {
         let path = side.join(Name::Hashes.to_string());
         let file = disk.open(&path, How::Create).at(|| format!("opening {}", path.display()))?;
         let hashes = Hashes { file, path };
-        let mut wanted = [0; HEADER as usize];
-        wanted[..8].copy_from_slice(MAGIC);
-        wanted[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        wanted[12..16].copy_from_slice(&page_size.to_le_bytes());
-        let crc = crc32fast::hash(&wanted[..60]);
-        wanted[60..].copy_from_slice(&crc.to_le_bytes());
+        let wanted = header(page_size);
         let mut found = [0; HEADER as usize];
         let got = hashes.file.read_at(&mut found, 0).at(|| hashes.here())?;
         if got == found.len() && &found[..8] == MAGIC && found[8..12] != VERSION.to_le_bytes() {
@@ -45,10 +51,25 @@ impl Hashes {
                 .set_len(0)
                 .and_then(|()| hashes.file.write_at(&wanted, 0))
                 .and_then(|()| hashes.file.sync())
+                .and_then(|()| disk.copy_owner(base, &hashes.path))
                 .and_then(|()| disk.sync_dir(side))
                 .at(|| hashes.here())?;
         }
         Ok(hashes)
+    }
+
+    /// Opens it for reading alone, if it is there and has hashes of pages of this size.
+    pub fn existing(disk: &dyn Disk, side: &Path, page_size: u32) -> Result<Option<Hashes>> {
+        let path = side.join(Name::Hashes.to_string());
+        if !disk.exists(&path).at(|| format!("looking for {}", path.display()))? {
+            return Ok(None);
+        }
+        let file = disk.open(&path, How::Read).at(|| format!("opening {}", path.display()))?;
+        let hashes = Hashes { file, path };
+        let mut found = [0; HEADER as usize];
+        let got = hashes.file.read_at(&mut found, 0).at(|| hashes.here())?;
+        let ours = got == found.len() && found == header(page_size);
+        Ok(ours.then_some(hashes))
     }
 
     fn here(&self) -> String {
@@ -57,6 +78,12 @@ impl Hashes {
 
     /// Hash of `page`, if it is known.
     pub fn get(&self, page: u32) -> Result<Option<u64>> {
+        if let Some(slice) = self.file.slice(HEADER + 8 * u64::from(page - 1), 8) {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(slice);
+            let hash = u64::from_le_bytes(bytes);
+            return Ok((hash != 0).then_some(hash));
+        }
         let mut bytes = [0; 8];
         let got = self.file.read_at(&mut bytes, HEADER + 8 * u64::from(page - 1)).at(|| self.here())?;
         let hash = u64::from_le_bytes(bytes);

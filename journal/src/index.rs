@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::format::{EntryHeader, Kind, Origin, Row, SEGMENT_HEADER_LEN};
+use crate::format::{EntryHeader, Kind, Origin, Row, SEGMENT_HEADER_LEN, SegmentKind};
 use crate::lsn::{Lsn, LsnRange};
 use crate::segment::Segment;
 use crate::state::State;
@@ -210,8 +210,12 @@ impl Index {
 
     /// The segment whose seal leads to an entry at `offset` of `segment`, if it is the first there.
     pub fn predecessor(&self, segment: &Segment, offset: u64) -> Option<&Arc<Segment>> {
-        let before = segment.header.number.wrapping_sub(1);
-        self.segments().find(|s| offset == SEGMENT_HEADER_LEN as u64 && s.header.number == before)
+        if offset != SEGMENT_HEADER_LEN as u64 {
+            return None;
+        }
+        // Segments are opened in the order in which the journal goes through them.
+        let at = self.segments().position(|s| std::ptr::eq(&raw const **s, segment))?;
+        self.segments().take(at).filter(|s| s.header.kind == SegmentKind::Journal).last()
     }
 
     /// Segments that must be synced for the entries in `durable..=head` to be on the disk, oldest

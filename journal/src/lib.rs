@@ -35,6 +35,7 @@ mod ship;
 mod snapshot;
 mod state;
 mod store;
+mod touched;
 mod verify;
 
 pub mod disk;

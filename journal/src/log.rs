@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{At, Result};
-use crate::format::{Origin, SegmentKind};
+use crate::format::Origin;
 use crate::lsn::{Lsn, LsnRange};
 use crate::session::Session;
 use crate::store::Store;
@@ -67,8 +67,8 @@ impl Store {
         let (index, _) = self.index();
         let horizon = self.control.horizon();
         let (mut segments, mut journal_bytes) = (0, 0);
-        let first = first_segment(&index, horizon);
-        for segment in index.segments().filter(|s| s.header.number >= first) {
+        let first = self.read_superblock()?.first_segment;
+        for segment in index.segments().skip_while(|s| s.header.number != first) {
             segments += 1;
             journal_bytes += segment.file.len().at(|| format!("reading {}", segment.path.display()))?;
         }
@@ -79,7 +79,7 @@ impl Store {
             head,
             durable: self.durable(),
             base: self.control.base(),
-            horizon,
+            horizon: if head > Lsn::ZERO { horizon.max(Lsn::new(1)) } else { horizon },
             segments,
             journal_bytes,
             readers: self.control.readers() as u64,
@@ -135,14 +135,4 @@ impl Store {
         session.end_read()?;
         Ok(rows)
     }
-}
-
-/// Number of the oldest segment that holds entries above the horizon.
-fn first_segment(index: &crate::index::Index, horizon: Lsn) -> u32 {
-    index
-        .segments()
-        .filter(|s| s.header.kind == SegmentKind::Journal && s.header.first <= horizon.next())
-        .map(|s| s.header.number)
-        .max()
-        .unwrap_or(0)
 }

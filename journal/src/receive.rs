@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use crate::disk::{File, How};
 use crate::error::{At, Code, Error, Result};
@@ -12,8 +11,8 @@ use crate::session::{Durability, Proto, Session};
 use crate::state::{Counters, State, lock_page};
 use crate::store::Store;
 
-/// How long a received entry waits for the writer's place.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a snapshot may have become stale between being taken and being written on.
+const STALE_TRIES: usize = 100;
 
 /// What a received entry means for this replica.
 enum Verdict {
@@ -70,21 +69,27 @@ impl Store {
         Ok(lsn)
     }
 
+    /// A stale snapshot is taken again; who waits for another writer, and how long, is the caller's
+    /// affair.
     fn become_writer(&self, session: &mut Session) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
-        loop {
+        for _ in 0..STALE_TRIES {
             session.begin_read()?;
             match session.begin_write() {
-                Ok(()) => return Ok(()),
-                Err(e) if matches!(e.code(), Code::Busy | Code::Stale) && Instant::now() < end => {
-                    session.end_read()?;
-                    if e.code() == Code::Busy && self.wait_for_writer(Duration::from_millis(50))? {
-                        self.release_writer();
-                    }
-                }
-                Err(e) => return Err(e),
+                Err(e) if e.code() == Code::Stale => session.end_read()?,
+                other => return other,
             }
         }
+        Err(Error::new(Code::Busy, "other connections commit all the time; try again"))
+    }
+
+    /// True if the commit `lsn` was received.
+    fn came_from_elsewhere(&self, lsn: Lsn) -> bool {
+        let (index, _) = self.index();
+        let origin = match index.entry_at(lsn) {
+            Some(ordinal) => index.entry(ordinal).origin,
+            None => index.origin_origin,
+        };
+        origin == Origin::Received
     }
 
     fn judge(&self, shipped: &Shipped<'_>, here: &State) -> Result<Verdict> {
@@ -93,6 +98,14 @@ impl Store {
         if header.lineage != self.lineage() {
             if here.lsn == Lsn::ZERO && header.full {
                 return Ok(Verdict::Apply);
+            }
+            if here.lsn == Lsn::ZERO {
+                return Err(Error::new(
+                    Code::Gap,
+                    format!(
+                        "the blob begins at LSN {first}, and this database is empty; ship tide_prepare(0) first"
+                    ),
+                ));
             }
             return Err(Error::new(
                 Code::Foreign,
@@ -134,6 +147,8 @@ impl Store {
             Some(_) => Err(diverged()),
             // Only the first piece lists identities, and it was judged by them.
             None if header.rows_before > 0 => Ok(Verdict::Apply),
+            // All pages of a replica that has nothing of its own.
+            None if header.full && self.came_from_elsewhere(here.lsn) => Ok(Verdict::Apply),
             None => Err(Error::new(
                 Code::Gap,
                 format!(
@@ -295,6 +310,9 @@ struct Incoming<'a> {
     path: PathBuf,
 }
 
+/// Offset and length of each sound piece, the offset behind them, and how many rows they have.
+type Walked = (Vec<(u64, u64)>, u64, u64);
+
 /// Pieces that make up a whole entry.
 struct Pieces {
     file: Arc<dyn File>,
@@ -325,7 +343,7 @@ impl<'a> Incoming<'a> {
 
     /// The sound pieces of the entry with `token`, in order, and where the next goes. Whatever else
     /// is in the file is of no use.
-    fn walk(&self, token: u64) -> Result<(Vec<(u64, u64)>, u64, u64)> {
+    fn walk(&self, token: u64) -> Result<Walked> {
         let here = || format!("reading {}", self.path.display());
         let end = self.file.len().at(here)?;
         let (mut places, mut at, mut rows) = (Vec::new(), 0u64, 0u64);

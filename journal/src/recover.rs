@@ -18,6 +18,7 @@ impl Opening<'_> {
     pub fn recover(&self) -> Result<Recovered> {
         let mut header = base_header(self.base)?;
         let marked = header.get(19) == Some(&MARK_BYTE);
+        // R11, R12, R13: which slot of the superblock counts.
         let Some((mut block, torn)) = read_superblock_slots(self.disk, self.side)? else {
             if marked {
                 return Err(self.refuse(Code::Missing, "is marked as the base of a journal, but its side folder has no superblock; put the side folder back, or restore from a backup")); // R2
@@ -29,9 +30,14 @@ impl Opening<'_> {
             return Err(self.refuse(Code::Foreign, "is the base of another journal than the one in its side folder; put the folder back that belongs to it")); // R3
         }
 
+        // What an entry says was on the disk before it must be whole, whatever the power did later.
+        let mut ahead = self.start(&block)?;
+        while advance(self.disk, self.side, &mut ahead, Images::Trust)? {}
+        let known_durable = block.durable.max(ahead.claimed.min(ahead.index.applied()));
+        // R13, R14: segments that are missing, damaged or newer. R16: a seal with nothing behind.
         let mut tail = self.start(&block)?;
         loop {
-            let known = tail.index.applied() < block.durable;
+            let known = tail.index.applied() < known_durable;
             if !advance(self.disk, self.side, &mut tail, if known { Images::Trust } else { Images::Check })? {
                 // R8: what lies behind is an earlier life, or was torn; or it is R10: prepared.
                 if !crate::prepared::resolve(self.disk, self.path, self.side, &mut tail)? {
@@ -73,8 +79,9 @@ impl Opening<'_> {
             }
         }
 
-        self.harden(&mut block, torn, &tail)?;
-        self.clean(&block, tail.index.segment(tail.segment).header.number)?;
+        // R18 where the base is marked, else R20; then the caller does R21.
+        self.harden(&mut block, torn, &tail)?; // R15
+        self.clean(&block, &tail)?; // R16, R17
         Ok(Recovered { block, tail, marked })
     }
 
@@ -96,10 +103,10 @@ impl Opening<'_> {
     }
 
     /// Removes files that nothing needs: left by a process that died while it made or dropped them.
-    fn clean(&self, block: &Superblock, last_segment: u32) -> Result<()> {
+    pub(crate) fn clean(&self, block: &Superblock, tail: &Tail) -> Result<()> {
         for name in self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))? {
             let needed = match Name::parse(&name) {
-                Some(Name::Segment(n)) => (block.first_segment..=last_segment).contains(&n),
+                Some(Name::Segment(n)) => tail.index.segments().any(|s| s.header.number == n),
                 Some(Name::Kept(n)) => crate::fold::kept_target(self.disk, self.side, n)
                     .is_ok_and(|target| target.is_none_or(|target| target > block.horizon.lsn)),
                 _ => true,
@@ -144,10 +151,10 @@ impl Opening<'_> {
                 )
             };
             if header.len() < 100 || &header[..16] != b"SQLite format 3\0" {
-                return Err(not_sqlite());
+                return Err(not_sqlite()); // R19
             }
             if header[18] > 1 || header[19] > 1 {
-                return Err(self.refuse(Code::Denied, "is in WAL mode; close it everywhere, or run PRAGMA journal_mode=DELETE on it in stock SQLite"));
+                return Err(self.refuse(Code::Busy, "is in WAL mode; close it everywhere, or run PRAGMA journal_mode=DELETE on it in stock SQLite"));
             }
             let page_size = page_size_of(&header).ok_or_else(not_sqlite)?;
             let whole = len.div_ceil(page_size as u64);
@@ -162,9 +169,8 @@ impl Opening<'_> {
             };
         }
         let Some((old, head, number)) = before else {
-            let mut recovered = self.begin(self.block_at_rest(self.new_lineage()?, state)?)?;
-            self.clean(&recovered.block, recovered.block.first_segment)?;
-            recovered.marked = false;
+            let recovered = self.begin(self.block_at_rest(self.new_lineage()?, state)?)?;
+            self.clean(&recovered.block, &recovered.tail)?;
             return Ok(recovered);
         };
         state.lsn = head.next();
@@ -179,7 +185,7 @@ impl Opening<'_> {
             self.disk.sync_dir(self.side).at(|| format!("syncing {}", self.side.display()))?;
         }
         let recovered = self.begin(block)?;
-        self.clean(&recovered.block, recovered.block.first_segment)?;
+        self.clean(&recovered.block, &recovered.tail)?;
         Ok(recovered)
     }
 }

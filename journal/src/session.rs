@@ -64,6 +64,8 @@ pub struct Session {
     unpublished: bool,
     /// The next snapshot is taken at the appended head, because the last was refused as stale.
     want_appended: bool,
+    /// The writer's place was taken for this session before it has a snapshot.
+    holds_place: bool,
     writing: bool,
     overlay: Option<Overlay>,
     prepared: Option<Prepared>,
@@ -88,6 +90,7 @@ impl Session {
             snapshot: None,
             unpublished: false,
             want_appended: false,
+            holds_place: false,
             writing: false,
             overlay: None,
             prepared: None,
@@ -147,6 +150,7 @@ impl Session {
         let lsn = self.cell.pin(|control| if appended { control.appended() } else { control.visible() });
         match self.snapshot_at(lsn) {
             Ok(snapshot) => {
+                self.holds_place = writer;
                 self.unpublished = appended && lsn > self.store.control.visible();
                 self.snapshot = Some(snapshot);
                 Ok(())
@@ -181,6 +185,7 @@ impl Session {
     pub fn end_read(&mut self) -> Result<()> {
         self.rollback()?;
         self.snapshot = None;
+        self.holds_place = false;
         self.cell.unpin();
         if std::mem::take(&mut self.committed) { self.store.maintain() } else { Ok(()) }
     }
@@ -206,10 +211,18 @@ impl Session {
     /// # Errors
     /// `Stale`, `Poisoned`; the place is given up then.
     pub fn begin_write_holding(&mut self) -> Result<()> {
+        self.holds_place = false;
         let lsn = self.snapshot.as_ref().map_or(Lsn::ZERO, |snapshot| snapshot.state.lsn);
         let begun = (|| {
             if self.store.control.poisoned() {
-                return Err(poisoned());
+                return Err(if self.store.control.detached() {
+                    Error::new(
+                        Code::Denied,
+                        "the database was detached; close this connection and open it again",
+                    )
+                } else {
+                    poisoned()
+                });
             }
             if self.store.control.appended() != lsn {
                 return Err(Error::new(
@@ -262,6 +275,7 @@ impl Session {
     }
 
     /// Length of the database in bytes, as this transaction sees it.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> u64 {
         match (self.dirty_overlay(), &self.snapshot) {
             (Some(overlay), _) => overlay.len,
@@ -280,7 +294,7 @@ impl Session {
         rest.fill(0);
         let snapshot = self.snapshot()?;
         if self.unpublished && offset >= u64::from(snapshot.state.page_size) {
-            self.store.make_durable(snapshot.state.lsn)?;
+            self.store.make_durable_as(snapshot.state.lsn, self.writing || self.holds_place)?;
         }
         let Some(overlay) = self.dirty_overlay().filter(|overlay| overlay.block > 0) else {
             let limit = self.dirty_overlay().map_or(u64::MAX, |overlay| overlay.snapshot_len);
@@ -329,7 +343,7 @@ impl Session {
     /// As [`Session::read`].
     pub fn slice(&self, offset: u64, len: usize) -> Result<Option<&[u8]>> {
         let Some(snapshot) = &self.snapshot else { return Ok(None) };
-        if offset % len as u64 != 0 {
+        if !offset.is_multiple_of(len as u64) {
             return Ok(None);
         }
         let Ok(page) = u32::try_from(offset / len as u64 + 1) else { return Ok(None) };
@@ -348,7 +362,7 @@ impl Session {
             return Ok(None);
         }
         if self.unpublished {
-            self.store.make_durable(snapshot.state.lsn)?;
+            self.store.make_durable_as(snapshot.state.lsn, self.writing || self.holds_place)?;
         }
         snapshot.slice(&self.store, page)
     }
@@ -388,11 +402,12 @@ impl Session {
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         let overlay = self.overlay()?;
         if overlay.block == 0 {
-            let natural = crate::state::is_page_size(bytes.len()) && offset % bytes.len() as u64 == 0;
+            let natural =
+                crate::state::is_page_size(bytes.len()) && offset.is_multiple_of(bytes.len() as u64);
             overlay.block = if natural { bytes.len() } else { 512 };
         }
         let block = overlay.block;
-        if bytes.len() == block && offset % block as u64 == 0 {
+        if bytes.len() == block && offset.is_multiple_of(block as u64) {
             return overlay.put(block_number(offset, block)?, bytes);
         }
         let mut done = 0;
@@ -468,7 +483,7 @@ impl Session {
         let store = &self.store;
         // Everything before it, so that it can be reached after a crash; the marker, so that nobody
         // takes the super-journal for done with; the body; and the record, which asks for it.
-        store.make_durable(store.control.appended())?;
+        store.make_durable_as(store.control.appended(), true)?;
         crate::prepared::put_marker(&*store.disk, &store.path, &super_journal)?;
         let here = || format!("syncing {}", overlay.segment.path.display());
         if let Some(segment) = store.tail.lock().index.predecessor(&overlay.segment, overlay.start) {
@@ -588,6 +603,7 @@ impl Session {
             state: proto.state,
             checksum: proto.checksum,
             notes: notes.len() as u32,
+            durable: store.control.durable(),
         };
         if header.state.id == 0 {
             let content = crc32fast::hash(&self.table);

@@ -54,6 +54,7 @@ impl Snapshot {
                 }
             }
             Source::Base => {
+                store.check_base_page(page, self.state.page_size as usize)?;
                 let offset = u64::from(page - 1) * u64::from(self.state.page_size) + at as u64;
                 match store.base.slice(offset, to.len()) {
                     Some(bytes) => to.copy_from_slice(bytes),
@@ -95,7 +96,10 @@ impl Snapshot {
                 }
                 self.index.segment(found.place.segment).file.slice(found.place.offset, size)
             }
-            Source::Base => store.base.slice(u64::from(page - 1) * size as u64, size),
+            Source::Base => {
+                store.check_base_page(page, size)?;
+                store.base.slice(u64::from(page - 1) * size as u64, size)
+            }
         })
     }
 

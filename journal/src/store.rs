@@ -19,14 +19,14 @@ use crate::control::{Control, ControlFile, Lock, Word};
 use crate::disk::{Disk, File, How, LockKind, fork_generation};
 use crate::error::{At, Code, Error, Result};
 use crate::fold::FoldJob;
-use crate::format::{CommitRecord, HEADER_LEN};
 use crate::format::{
-    EntryHeader, Kind, Mark, Name, Origin, Retention, SEGMENT_HEADER_LEN, SIDE_SUFFIX, SLOT_LEN,
-    SUPERBLOCK_LEN, SegmentHeader, SegmentKind, Superblock, round_up,
+    Kind, Mark, Name, Origin, Retention, SEGMENT_HEADER_LEN, SIDE_SUFFIX, SLOT_LEN, SUPERBLOCK_LEN,
+    SegmentHeader, SegmentKind, Superblock, round_up, seal, sealed_to,
 };
 use crate::index::Index;
-use crate::lsn::{Lsn, LsnRange};
+use crate::lsn::Lsn;
 use crate::segment::{Checked, Segment};
+use crate::touched::Touched;
 
 /// Bytes of the base that stock SQLite locks.
 const PENDING_BYTE: u64 = 0x4000_0000;
@@ -80,6 +80,8 @@ pub(crate) struct Tail {
     pub offset: u64,
     /// Chain value of the last entry.
     pub chain: u64,
+    /// Newest LSN of which an entry that was read says that it was on the disk.
+    pub claimed: Lsn,
 }
 
 /// A store that is open.
@@ -98,6 +100,8 @@ pub struct Store {
     superblock: Mutex<()>,
     /// Segment of the tail when it was last asked whether a fold is due.
     pub(crate) maintained: std::sync::atomic::AtomicU32,
+    /// Pages of the base whose hash was compared.
+    pub(crate) touched: Touched,
     /// Rolling checksum last computed.
     pub(crate) known_checksum: Mutex<Option<(Lsn, u64)>>,
     born: u64,
@@ -132,7 +136,9 @@ impl Store {
     /// `Busy` while another process opens, closes or (through stock SQLite) writes it; `Damaged`,
     /// `Missing`, `Format` and `Diverged` as the recovery table in FORMAT.md says.
     pub fn open(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Arc<Store>> {
-        let base = disk.open_kept(path, How::Create).at(|| format!("opening {}", path.display()))?;
+        let here = || format!("opening {}", path.display());
+        let existed = disk.exists(path).at(here)?;
+        let base = disk.open_kept(path, How::Create).at(here)?;
         if !base.lock(SHARED_FIRST, 1, LockKind::Read).at(|| format!("locking {}", path.display()))? {
             return Err(Error::new(
                 Code::Busy,
@@ -140,9 +146,13 @@ impl Store {
             ));
         }
         let side = side_folder(path);
-        let opened = Store::open_locked(disk, path, side, Arc::clone(&base), options);
+        let opened = Store::open_locked(Arc::clone(&disk), path, side, Arc::clone(&base), options);
         if opened.is_err() {
             drop(base.unlock(SHARED_FIRST, 1));
+            // What was refused is left as it was found.
+            if !existed && base.len().is_ok_and(|len| len == 0) {
+                drop(disk.remove(path));
+            }
         }
         opened
     }
@@ -174,7 +184,7 @@ impl Store {
         let control = ControlFile::open(&*disk, &side.join(Name::Control.to_string()))?;
         control.lock(Lock::Open)?;
         let opening = Opening { disk: &*disk, path, side: &side, base: &*base, options: &options };
-        let built = (|| {
+        let built: Result<(Tail, Control)> = (|| {
             if control.alone()? {
                 let recovered = opening.recover()?;
                 let block = &recovered.block;
@@ -182,7 +192,7 @@ impl Store {
                     random()?,
                     recovered.tail.index.applied(),
                     block.base.lsn,
-                    block.horizon.lsn,
+                    block.history.max(block.horizon.lsn),
                     recovered.marked,
                 );
                 Ok((recovered.tail, control.claim()?))
@@ -191,10 +201,7 @@ impl Store {
                 Ok((tail, control.claim()?))
             }
         })();
-        let (tail, control) = match built {
-            Ok(built) => built,
-            Err(e) => return Err(e),
-        };
+        let (tail, control) = built?;
         control.file().unlock(Lock::Open);
         let store = Store {
             index: RwLock::new(Arc::clone(&tail.index)),
@@ -209,6 +216,7 @@ impl Store {
             fold: Mutex::new(None),
             superblock: Mutex::new(()),
             maintained: std::sync::atomic::AtomicU32::new(u32::MAX),
+            touched: Touched::default(),
             known_checksum: Mutex::new(None),
             born: fork_generation(),
             closed: Mutex::new(false),
@@ -284,15 +292,9 @@ impl Store {
                 Ok(true) => {}
                 failed => {
                     // Segments that this process never opened may have been dropped meanwhile.
-                    if self.control.horizon() > tail.index.applied() {
-                        let opening = Opening {
-                            disk: &*self.disk,
-                            path: &self.path,
-                            side: &self.side,
-                            base: &*self.base,
-                            options: &self.options,
-                        };
-                        let (_, fresh) = opening.attach()?;
+                    let started = tail.index.segments().next().map(|s| s.header.number);
+                    if self.read_superblock().is_ok_and(|block| Some(block.first_segment) != started) {
+                        let (_, fresh) = self.opening().attach()?;
                         *tail = fresh;
                         self.swap_index(tail);
                         continue;
@@ -303,6 +305,17 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// What opening a store takes, from one that is open.
+    pub(crate) fn opening(&self) -> Opening<'_> {
+        Opening {
+            disk: &*self.disk,
+            path: &self.path,
+            side: &self.side,
+            base: &*self.base,
+            options: &self.options,
+        }
     }
 
     /// Reads entries into a tail that isn't the store's yet.
@@ -421,7 +434,9 @@ impl Store {
     /// Goes on in a new segment. Holding the writer word.
     pub(crate) fn roll(&self, tail: &mut Tail, lineage: [u8; 16]) -> Result<()> {
         let segment = Arc::clone(tail.index.segment(tail.segment));
-        let number = segment.header.number.checked_add(1).ok_or_else(|| {
+        let used = self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))?;
+        let last = used.iter().filter_map(|name| Name::parse(name)?.segment()).max();
+        let number = last.unwrap_or(0).max(segment.header.number).checked_add(1).ok_or_else(|| {
             Error::new(
                 Code::Limit,
                 "the journal has used up its segment numbers; detach the database and adopt it again",
@@ -440,27 +455,11 @@ impl Store {
         let next = Segment::create(&*self.disk, path, header, self.options.segment_bytes)?;
         self.disk.copy_owner(&self.path, &next.path).at(|| "setting a segment's owner".into())?;
         // The new segment is durable before the seal that leads to it.
-        let seal = EntryHeader {
-            kind: Kind::Seal,
-            origin: Origin::Local,
-            range: LsnRange::one(lsn),
-            epoch: self.control.epoch(),
-            prev: tail.chain,
-            len: HEADER_LEN as u64 + crate::format::COMMIT_RECORD_LEN as u64,
-            table: HEADER_LEN as u64,
-            rows: 0,
-            state: tail.index.state(lsn).unwrap_or_default(),
-            checksum: None,
-            notes: 0,
-        };
-        let encoded = seal.encode();
-        let record = CommitRecord::of(&seal, &encoded, &[]).encode();
-        let write = |at: u64, bytes: &[u8]| {
-            segment.file.write_at(bytes, at).at(|| format!("writing {}", segment.path.display()))
-        };
-        segment.file.allocate(tail.offset + seal.len).at(|| format!("writing {}", segment.path.display()))?;
-        write(tail.offset, &encoded)?;
-        write(tail.offset + seal.record(), &record)?;
+        let state = tail.index.state(lsn).unwrap_or_default();
+        let seal = seal(state, self.control.epoch(), tail.chain, self.control.durable(), number, tail.chain);
+        let here = || format!("writing {}", segment.path.display());
+        segment.file.allocate(tail.offset + seal.len() as u64).at(here)?;
+        segment.file.write_at(&seal, tail.offset).at(here)?;
         let ordinal = tail.index.push_segment(Arc::new(next));
         tail.segment = ordinal;
         tail.offset = SEGMENT_HEADER_LEN as u64;
@@ -704,6 +703,7 @@ pub(crate) fn advance(disk: &dyn Disk, side: &Path, tail: &mut Tail, images: Ima
             images == Images::Check,
         );
         tail.offset = round_up(tail.offset + header.len, crate::format::ENTRY_ALIGN);
+        tail.claimed = tail.claimed.max(header.durable);
         tail.chain = checked.record.chain;
         return Ok(true);
     }
@@ -752,14 +752,18 @@ pub(crate) fn follow_seal(disk: &dyn Disk, side: &Path, tail: &mut Tail) -> Resu
     if checked.header.kind != Kind::Seal || checked.header.range.last != tail.index.applied() {
         return Ok(false);
     }
-    let number = segment.header.number + 1;
-    let next = Segment::open(disk, side.join(Name::Segment(number).to_string()), How::Write)?;
-    if next.header.chain != tail.chain || next.header.first != tail.index.applied().next() {
-        return Err(Error::new(
+    let broken = |what: &Path| {
+        Error::new(
             Code::Damaged,
-            format!("{} doesn't continue the segment before it; restore from a backup", next.path.display()),
-        ));
+            format!("{} doesn't continue the segment before it; restore from a backup", what.display()),
+        )
+    };
+    let Some((number, chain)) = sealed_to(&checked.table) else { return Err(broken(&segment.path)) };
+    let next = Segment::open(disk, side.join(Name::Segment(number).to_string()), How::Write)?;
+    if next.header.chain != chain || next.header.first != tail.index.applied().next() {
+        return Err(broken(&next.path));
     }
+    tail.chain = chain;
     tail.segment = tail.index.push_segment(Arc::new(next));
     tail.offset = SEGMENT_HEADER_LEN as u64;
     Ok(true)
@@ -799,7 +803,13 @@ impl Opening<'_> {
         let index = Index::new(block.horizon, origin);
         let chain = segment.header.chain;
         let ordinal = index.push_segment(Arc::new(segment));
-        Ok(Tail { index: Arc::new(index), segment: ordinal, offset: SEGMENT_HEADER_LEN as u64, chain })
+        Ok(Tail {
+            index: Arc::new(index),
+            segment: ordinal,
+            offset: SEGMENT_HEADER_LEN as u64,
+            chain,
+            claimed: Lsn::ZERO,
+        })
     }
 
     /// Joins the processes that have the store open.
@@ -855,6 +865,7 @@ impl Opening<'_> {
             marked: Mark::default(),
             durable: state.lsn,
             retention: Retention::Default,
+            history: state.lsn,
         })
     }
 

@@ -97,8 +97,8 @@ impl Store {
                 message,
             };
             let previous = match chain.take() {
+                _ if entry.offset == SEGMENT_HEADER_LEN as u64 => segment.header.chain,
                 Some(chain) => chain,
-                None if entry.offset == SEGMENT_HEADER_LEN as u64 => segment.header.chain,
                 // Behind an entry that is damaged, or in the middle of a segment: take its word.
                 None => stated_chain(segment, entry.offset)?,
             };

@@ -54,6 +54,9 @@ fn run(process: &Arc<SimProcess>, seed: u64, history: &mut History) -> Result<()
                 1 => {
                     store.fold()?;
                 }
+                2 if round > 0 => {
+                    store.compact(None)?;
+                }
                 _ => {}
             }
             let durability = if rng.below(3) == 0 { Durability::Disk } else { Durability::Process };

@@ -139,11 +139,56 @@ fn shipped_entries_make_an_equal_replica() {
     let change = model.change(&mut rng);
     commit(&mut session, &mut model, &change, Durability::Process).unwrap();
     let blob = source.prepare(at, None).unwrap().unwrap();
-    assert_eq!(empty.receive(&blob).unwrap_err().code(), Code::Foreign);
+    assert_eq!(empty.receive(&blob).unwrap_err().code(), Code::Gap);
+    let stranger = open(&SimDisk::new().process()).unwrap();
+    let mut strange = Model::default();
+    let first = Change { fills: vec![(1, 3)], size: 2 };
+    commit(&mut Session::new(Arc::clone(&stranger)).unwrap(), &mut strange, &first, Durability::Process)
+        .unwrap();
+    assert_eq!(stranger.receive(&blob).unwrap_err().code(), Code::Foreign);
     let mut own = Session::new(Arc::clone(&replica)).unwrap();
     let mut other = read(&replica).unwrap().1;
     let change = other.change(&mut rng);
     commit(&mut own, &mut other, &change, Durability::Process).unwrap();
     assert_eq!(replica.receive(&blob).unwrap_err().code(), Code::Diverged);
     assert_eq!(read(&replica).unwrap().1, other);
+}
+
+#[test]
+fn compaction_changes_no_content() {
+    let disk = SimDisk::new();
+    let store = open(&disk.process()).unwrap();
+    let other = open(&disk.process()).unwrap();
+    let mut session = Session::new(Arc::clone(&store)).unwrap();
+    let mut model = Model::default();
+    let mut rng = Rng(13);
+    for round in 0..6 {
+        for _ in 0..40 {
+            let change = model.change(&mut rng);
+            commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+        }
+        let log = store.log().unwrap();
+        let (first, last) = (log[log.len() / 3].range.first, log[log.len() / 2].range.last);
+        let range = (round % 2 == 0).then_some(tideline_journal::LsnRange { first, last });
+        let freed = store.compact(range).unwrap();
+        assert!(freed > 0, "round {round}");
+        if let Some(range) = range {
+            assert!(store.log().unwrap().iter().any(|row| row.range == range && row.kind == "merged"));
+        }
+        for store in [&store, &other] {
+            assert_eq!(read(store).unwrap().1, model, "round {round}");
+            assert!(store.verify().unwrap().is_empty());
+        }
+        let change = model.change(&mut rng);
+        commit(&mut Session::new(Arc::clone(&other)).unwrap(), &mut model, &change, Durability::Process)
+            .unwrap();
+        assert_eq!(read(&store).unwrap().1, model, "round {round}");
+    }
+    drop(session);
+    store.close().unwrap();
+    other.close().unwrap();
+    let store = open(&disk.process()).unwrap();
+    assert_eq!(read(&store).unwrap().1, model);
+    assert_eq!(store.head(), Lsn::new(246));
+    assert!(store.verify().unwrap().is_empty());
 }

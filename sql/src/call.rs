@@ -39,13 +39,14 @@ impl Call<'_> {
     /// Runs a command again while it answers BUSY, for as long as the connection's busy timeout says.
     pub fn patiently<T>(&self, store: &Store, mut command: impl FnMut() -> Result<T>) -> Result<T> {
         const PAUSE: Duration = Duration::from_millis(2);
+        let begun = Instant::now();
         let mut end = None;
         loop {
             let busy = match command() {
                 Err(error) if error.code() == Code::Busy => error,
                 done => return done,
             };
-            let end = *end.get_or_insert_with(|| Instant::now() + self.host.busy_timeout());
+            let end = *end.get_or_insert_with(|| begun + self.host.busy_timeout());
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(busy);

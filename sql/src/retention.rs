@@ -81,7 +81,7 @@ pub(crate) fn print(retention: Retention) -> String {
 
 /// In the largest unit of which it is a whole number.
 fn in_units(n: u64, units: &[(&str, u64)], plural: bool) -> String {
-    let whole = units.iter().find(|(_, each)| n >= *each && n % each == 0);
+    let whole = units.iter().find(|(_, each)| n >= *each && n.is_multiple_of(*each));
     let (unit, each) = whole.copied().unwrap_or(("byte", 1));
     let count = n / each;
     let ending = if count != 1 && (plural || unit == "byte") { "s" } else { "" };

@@ -27,6 +27,9 @@ const LEVELS: [(&str, LevelFilter); 6] = [
     ("trace", LevelFilter::TRACE),
 ];
 
+/// Where the events of this crate come from, for readers of the log.
+const TARGET: &str = "tideline";
+
 static IN_FORCE: AtomicU8 = AtomicU8::new(0);
 static INSTALLED: OnceLock<bool> = OnceLock::new();
 
@@ -75,10 +78,10 @@ pub(crate) fn set(level: Level) -> Result<()> {
 /// Tells what became of a call.
 pub(crate) fn called(function: &str, result: &Result<Value>) {
     match result {
-        Ok(Value::Integer(number)) => tracing::debug!("{function} answered {number}"),
-        Ok(Value::Blob(blob)) => tracing::debug!("{function} answered {} bytes", blob.len()),
-        Ok(_) => tracing::debug!("{function} answered"),
-        Err(error) => tracing::info!("{function}: {error}"),
+        Ok(Value::Integer(number)) => tracing::debug!(target: TARGET, "{function} answered {number}"),
+        Ok(Value::Blob(blob)) => tracing::debug!(target: TARGET, "{function} answered {} bytes", blob.len()),
+        Ok(_) => tracing::debug!(target: TARGET, "{function} answered"),
+        Err(error) => tracing::info!(target: TARGET, "{function}: {error}"),
     }
 }
 

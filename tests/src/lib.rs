@@ -31,7 +31,7 @@ pub use bundled::{bundled, bundled_at, bundled_stock, render, script};
 pub use content::{content, plain_header};
 pub use dice::{Dice, rounds};
 pub use host::Host;
-pub use library::{against_stock, library};
+pub use library::{against_stock, library, skipped};
 pub use process::{Output, Process, patience};
 pub use pyhost::{apsw, python, python_start};
 pub use scratch::{Scratch, files_below};

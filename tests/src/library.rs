@@ -1,6 +1,7 @@
 //! The library that is tested.
 
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+use std::io::Write;
 use std::path::PathBuf;
 
 /// The loadable library; a test without it makes no sense.
@@ -20,4 +21,9 @@ pub(crate) fn dist() -> PathBuf {
 /// Is the harness told to leave the library out, and to use SQLite's own VFS?
 pub fn against_stock() -> bool {
     std::env::var("TIDELINE_AGAINST").is_ok_and(|value| value == "stock")
+}
+
+/// Says that a test is left out, past the test runner, which keeps what tests print to itself.
+pub fn skipped(why: &str) {
+    writeln!(std::io::stdout(), "SKIPPED: {why}").expect("standard output");
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::library::{against_stock, library};
+use crate::library::{against_stock, library, skipped};
 use crate::process::{Output, Process};
 use crate::scratch::Scratch;
 use crate::shell::at_home;
@@ -25,7 +25,7 @@ pub fn apsw(scratch: &Scratch, script: &str, arguments: &[&str]) -> Option<Outpu
         PathBuf::from,
     );
     if !python.exists() {
-        println!("SKIPPED: no apsw; `cargo xtask test` installs it where it can");
+        skipped("no apsw; `cargo xtask test` installs it where it can");
         return None;
     }
     Some(start(python, scratch, script, arguments).finish())

@@ -234,6 +234,13 @@ unsafe fn open_database(
         Ok(database) => database,
         // BUSY is nothing to explain: whoever opens tries again.
         Err(e) if e.code() == Code::Busy => return note(&e),
+        // Where nothing may be written, a database at rest is what it is: a plain SQLite file.
+        Err(e) if e.code() == Code::Denied && is_plain(path) => {
+            let flags =
+                flags & !(ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE) | ffi::SQLITE_OPEN_READONLY;
+            // SAFETY: the arguments are SQLite's.
+            return unsafe { host_open(name, file.cast(), flags, out_flags) };
+        }
         Err(e) => {
             note(&e);
             Database::refused(e)
@@ -248,6 +255,16 @@ unsafe fn open_database(
         }
     }
     ffi::SQLITE_OK
+}
+
+/// True if the file at `path` is no marked base.
+fn is_plain(path: &Path) -> bool {
+    use std::io::Read;
+    let mut header = [0; 20];
+    match std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
+        Ok(()) => header[19] <= 2,
+        Err(e) => e.kind() == std::io::ErrorKind::UnexpectedEof,
+    }
 }
 
 /// The URI parameters behind a file name that SQLite passed to `xOpen`.

@@ -22,7 +22,7 @@ const CRATES: &[Suite] = &[
     Suite { package: "tideline-journal", arguments: &[] },
     Suite { package: "tideline-vfs", arguments: &["--features", "loadable"] },
     Suite { package: "tideline-sql", arguments: &["--features", "bundled"] },
-    Suite { package: "tideline-ext", arguments: &[] },
+    Suite { package: "tideline-ext", arguments: &["--no-default-features", "--features", "bundled"] },
     Suite { package: "tideline-xtask", arguments: &[] },
 ];
 

@@ -20,6 +20,9 @@ const PREPARED_MAGIC: u32 = u32::from_le_bytes(*b"PRE1");
 
 /// Annotation: path of the super-journal that decides whether a prepared entry counts.
 pub const SUPER_JOURNAL: u16 = 1;
+/// Annotation of a seal: number of the next segment (4 bytes) and the chain value that it begins
+/// with (8 bytes).
+pub const NEXT_SEGMENT: u16 = 2;
 const ANNOTATION_HEADER_LEN: usize = 8;
 
 const CRITICAL: u16 = 1;
@@ -162,6 +165,9 @@ pub struct EntryHeader {
     pub checksum: Option<u64>,
     /// Length of the annotations behind the table, in bytes.
     pub notes: u32,
+    /// Newest LSN that was known to be on the disk when this was written: if it is damaged, that
+    /// was no power cut.
+    pub durable: Lsn,
 }
 
 impl EntryHeader {
@@ -190,6 +196,7 @@ impl EntryHeader {
         put(&mut out, 96, &self.state.id.to_le_bytes());
         put(&mut out, 104, &self.checksum.unwrap_or(0).to_le_bytes());
         put(&mut out, 112, &self.notes.to_le_bytes());
+        put(&mut out, 120, &self.durable.get().to_le_bytes());
         out
     }
 
@@ -233,6 +240,7 @@ impl EntryHeader {
             },
             checksum: (flags & HAS_CHECKSUM != 0).then(|| u64_at(from, 104)),
             notes: u32_at(from, 112),
+            durable: Lsn::new(u64_at(from, 120)),
         };
         let body = header.table.checked_add(header.table_len())?;
         let sizes = is_page_size(header.state.page_size as usize)
@@ -259,6 +267,41 @@ impl EntryHeader {
 /// Chain value of an entry: from that of the entry before and its record's CRC.
 pub fn chain(prev: u64, crc: u32, last: Lsn) -> u64 {
     mix(mix(prev ^ 0x5449_4445).wrapping_add(u64::from(crc)) ^ last.get().rotate_left(32))
+}
+
+/// A seal: it has no LSN of its own and leads to segment `next`, which begins with chain value
+/// `next_chain`. Returns its bytes, all of them.
+pub fn seal(state: State, epoch: u64, prev: u64, durable: Lsn, next: u32, next_chain: u64) -> Vec<u8> {
+    let mut place = next.to_le_bytes().to_vec();
+    place.extend_from_slice(&next_chain.to_le_bytes());
+    let notes = annotation(NEXT_SEGMENT, true, &place);
+    let body = HEADER_LEN + notes.len();
+    let header = EntryHeader {
+        kind: Kind::Seal,
+        origin: Origin::Local,
+        range: LsnRange::one(state.lsn),
+        epoch,
+        prev,
+        len: (body + COMMIT_RECORD_LEN) as u64,
+        table: HEADER_LEN as u64,
+        rows: 0,
+        state,
+        checksum: None,
+        notes: notes.len() as u32,
+        durable,
+    };
+    let encoded = header.encode();
+    let record = CommitRecord::of(&header, &encoded, &notes);
+    let mut out = encoded.to_vec();
+    out.extend_from_slice(&notes);
+    out.extend_from_slice(&record.encode());
+    out
+}
+
+/// Number and chain value of the segment that a seal leads to.
+pub fn sealed_to(notes: &[u8]) -> Option<(u32, u64)> {
+    let place = find_annotation(notes, NEXT_SEGMENT)?;
+    (place.len() == 12).then(|| (u32_at(place, 0), u64_at(place, 4)))
 }
 
 /// The record that makes an entry count.
@@ -355,6 +398,7 @@ mod tests {
             },
             checksum: Some(20),
             notes: 3,
+            durable: Lsn::new(2),
         };
         assert_eq!(EntryHeader::decode(&header.encode()), Some(header));
         let mut long = header;

@@ -39,6 +39,14 @@ impl fmt::Display for Name {
 }
 
 impl Name {
+    /// Number of the segment, if it is one.
+    pub fn segment(self) -> Option<u32> {
+        match self {
+            Name::Segment(number) => Some(number),
+            _ => None,
+        }
+    }
+
     /// The file that `name` names; `None` if it isn't one of ours.
     pub fn parse(name: &str) -> Option<Name> {
         let number = |hex: &str| {

@@ -84,6 +84,8 @@ pub struct Superblock {
     pub durable: Lsn,
     /// How much history stays readable.
     pub retention: Retention,
+    /// Oldest LSN still readable: the horizon, or above it while a fold moves it.
+    pub history: Lsn,
 }
 
 pub(super) fn put_state(out: &mut [u8], at: usize, state: &State) {
@@ -141,6 +143,7 @@ impl Superblock {
         };
         put(&mut out, 304, &kind.to_le_bytes());
         put(&mut out, 312, &amount.to_le_bytes());
+        put(&mut out, 320, &self.history.get().to_le_bytes());
         let crc = crc32fast::hash(&out[..CRC_AT]);
         put(&mut out, CRC_AT, &crc.to_le_bytes());
         out
@@ -176,6 +179,7 @@ impl Superblock {
             rest_len: u64_at(from, 272),
             marked: Mark(bytes(from, 280)),
             durable: Lsn::new(u64_at(from, 296)),
+            history: Lsn::new(u64_at(from, 320)),
             retention: match u32_at(from, 304) {
                 0 => Retention::Default,
                 1 => Retention::None,
@@ -226,6 +230,7 @@ mod tests {
             marked: Mark([10; 16]),
             durable: Lsn::new(11),
             retention: Retention::Lsns(12),
+            history: Lsn::new(13),
         }
     }
 

@@ -1,0 +1,91 @@
+//! Which pages of the base were compared with their hash already.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use crate::error::{At, Code, Error, Result};
+use crate::hash::page_hash;
+use crate::hashes::Hashes;
+use crate::store::Store;
+
+/// Pages of one leaf.
+const LEAF: usize = 1 << 15;
+/// Leaves of one branch.
+const BRANCH: usize = 1 << 9;
+
+type Leaf = Box<[AtomicU64]>;
+type Branch = Box<[OnceLock<Leaf>]>;
+
+/// A bit for each page, made as pages are touched.
+pub(crate) struct Touched {
+    branches: Box<[OnceLock<Branch>]>,
+    /// The sidecar, once somebody asked; with the page size that it was asked for.
+    hashes: Mutex<Option<(usize, Option<Arc<Hashes>>)>>,
+}
+
+impl Default for Touched {
+    fn default() -> Self {
+        let branches = (0..(1usize << 32) / LEAF / BRANCH).map(|_| OnceLock::new()).collect();
+        Touched { branches, hashes: Mutex::new(None) }
+    }
+}
+
+impl Touched {
+    fn word(&self, page: u32) -> (&AtomicU64, u64) {
+        let page = page as usize;
+        let branch = self.branches[page / LEAF / BRANCH]
+            .get_or_init(|| (0..BRANCH).map(|_| OnceLock::new()).collect());
+        let leaf = branch[page / LEAF % BRANCH]
+            .get_or_init(|| (0..LEAF / 64).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().into());
+        (&leaf[page % LEAF / 64], 1 << (page % 64))
+    }
+}
+
+impl Store {
+    /// Compares a page of the base with its hash when it is touched for the first time, where the
+    /// hash is known.
+    pub(crate) fn check_base_page(&self, page: u32, size: usize) -> Result<()> {
+        let (word, bit) = self.touched.word(page);
+        if word.load(Ordering::Relaxed) & bit != 0 {
+            return Ok(());
+        }
+        let hashes = {
+            let mut cached = self.touched.hashes.lock();
+            match &*cached {
+                Some((of, hashes)) if *of == size => hashes.clone(),
+                _ => {
+                    let hashes = Hashes::existing(&*self.disk, &self.side, size as u32)?.map(Arc::new);
+                    *cached = Some((size, hashes.clone()));
+                    hashes
+                }
+            }
+        };
+        let Some(known) = hashes.map(|hashes| hashes.get(page)).transpose()?.flatten() else {
+            // Nothing is known of it; what a fold writes later is known to be right.
+            word.fetch_or(bit, Ordering::Relaxed);
+            return Ok(());
+        };
+        let offset = u64::from(page - 1) * size as u64;
+        let hash = match self.base.slice(offset, size) {
+            Some(image) => page_hash(page, image),
+            None => {
+                let mut image = vec![0; size];
+                self.base.read_at(&mut image, offset).at(|| format!("reading {}", self.path.display()))?;
+                page_hash(page, &image)
+            }
+        };
+        if hash != known {
+            return Err(Error::new(
+                Code::Damaged,
+                format!(
+                    "page {page} at byte {offset} of {} fails its checksum; run tide_verify, and restore from a backup",
+                    self.path.display()
+                ),
+            ));
+        }
+        word.fetch_or(bit, Ordering::Relaxed);
+        Ok(())
+    }
+}

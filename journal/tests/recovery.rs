@@ -1,0 +1,668 @@
+//! The recovery table of FORMAT.md, a test for each row: files are brought into the row's condition,
+//! and opening the store does what the row says.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{Change, Model, PAGE, PATH, Rng, commit, open, read};
+use tideline_journal::disk::{Disk, FaultKind, How, SimDisk, SimProcess};
+use tideline_journal::{Code, Durability, Lsn, Retention, Session, Store};
+
+const SIDE: &str = "/app.db-tide";
+const MARKER: &str = "/app.db-journal";
+
+fn load(disk: &SimProcess, path: &str) -> Vec<u8> {
+    let file = disk.open(Path::new(path), How::Read).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
+    bytes
+}
+
+fn put(disk: &SimProcess, path: &str, bytes: &[u8]) {
+    let file = disk.open(Path::new(path), How::Create).unwrap();
+    file.set_len(0).unwrap();
+    file.write_at(bytes, 0).unwrap();
+    file.sync().unwrap();
+}
+
+fn change(disk: &SimProcess, path: &str, change: impl FnOnce(&mut [u8])) {
+    let mut bytes = load(disk, path);
+    change(&mut bytes);
+    put(disk, path, &bytes);
+}
+
+fn remove(disk: &SimProcess, path: &str) {
+    disk.remove(Path::new(path)).unwrap();
+}
+
+fn exists(disk: &SimProcess, path: &str) -> bool {
+    disk.exists(Path::new(path)).unwrap()
+}
+
+fn inside(disk: &SimProcess) -> BTreeSet<String> {
+    disk.list(Path::new(SIDE)).unwrap().into_iter().collect()
+}
+
+fn segments(disk: &SimProcess) -> Vec<String> {
+    inside(disk).into_iter().filter(|name| name.ends_with(".seg")).collect()
+}
+
+fn segment(number: u32) -> String {
+    format!("{SIDE}/{number:08x}.seg")
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| step(crc)))
+}
+
+/// Where the newer slot of the superblock begins.
+fn newer_slot(store: &[u8]) -> usize {
+    let sequence = |at: usize| u64::from_le_bytes(store[at + 16..at + 24].try_into().unwrap());
+    if sequence(4096) > sequence(0) { 4096 } else { 0 }
+}
+
+/// A plain database where the base belongs, made without Tideline.
+fn plain(process: &SimProcess, size: u32, counter: u32) -> Model {
+    let mut model = Model { size, ..Model::default() };
+    let mut bytes = Vec::new();
+    for page in 1..=size {
+        model.fills.insert(page, u64::from(page) * 11);
+        bytes.extend(common::image(page, u64::from(page) * 11, size, counter));
+    }
+    put(process, PATH, &bytes);
+    process.sync_dir(Path::new("/")).unwrap();
+    model
+}
+
+fn go_on(store: &Arc<Store>, model: &mut Model, count: usize, seed: u64) {
+    let mut session = Session::new(Arc::clone(store)).unwrap();
+    let mut rng = Rng(seed);
+    for _ in 0..count {
+        let change = model.change(&mut rng);
+        commit(&mut session, model, &change, Durability::Process).unwrap();
+    }
+}
+
+/// A store whose process was killed behind its last commit: the base is marked, the journal ahead.
+fn left_behind(count: usize) -> (Arc<SimDisk>, Model) {
+    let disk = SimDisk::new();
+    let process = disk.process();
+    let mut model = Model::default();
+    go_on(&open(&process).unwrap(), &mut model, count, 1);
+    process.kill();
+    (disk, model)
+}
+
+/// A store that was closed, over a database that was plain before.
+fn at_rest(count: usize) -> (Arc<SimDisk>, Model) {
+    let disk = SimDisk::new();
+    let process = disk.process();
+    let mut model = plain(&process, 6, 7);
+    let store = open(&process).unwrap();
+    go_on(&store, &mut model, count, 2);
+    store.learn_checksum().unwrap();
+    store.close().unwrap();
+    (disk, model)
+}
+
+/// Opens, compares, commits once more, closes, and compares again.
+#[track_caller]
+fn sound(disk: &Arc<SimDisk>, lsn: u64, model: &Model) {
+    let mut model = model.clone();
+    let store = open(&disk.process()).unwrap();
+    assert_eq!(read(&store).unwrap(), (Lsn::new(lsn), model.clone()));
+    let findings = store.verify().unwrap();
+    assert!(findings.is_empty(), "{findings:?}");
+    go_on(&store, &mut model, 1, lsn);
+    store.close().unwrap();
+    let bytes = load(&disk.process(), PATH);
+    assert_eq!((bytes[18..20].to_vec(), bytes.len()), (vec![1, 1], model.size as usize * PAGE));
+    let store = open(&disk.process()).unwrap();
+    assert_eq!(read(&store).unwrap(), (Lsn::new(lsn + 1), model));
+}
+
+/// The opening is refused, and every file stays as it was.
+#[track_caller]
+fn refused(disk: &Arc<SimDisk>, code: Code) {
+    let process = disk.process();
+    let files = |process: &SimProcess| -> Vec<(String, Option<Vec<u8>>)> {
+        let names = if exists(process, SIDE) { inside(process) } else { BTreeSet::new() };
+        let names = names.into_iter().filter(|name| name != "control");
+        let paths = names.map(|name| format!("{SIDE}/{name}")).chain([PATH.to_owned(), MARKER.to_owned()]);
+        paths.map(|path| (path.clone(), exists(process, &path).then(|| load(process, &path)))).collect()
+    };
+    let before = files(&process);
+    let error = open(&process).err().expect("a refusal");
+    assert_eq!(error.code(), code, "{error}");
+    let text = error.text();
+    assert!(
+        text.split_once("; ").is_some_and(|(cause, remedy)| !cause.is_empty() && !remedy.is_empty()),
+        "{text}"
+    );
+    assert!(before == files(&disk.process()), "nothing is changed");
+}
+
+#[test]
+fn each_row_has_its_test_and_its_place_in_the_code() {
+    let format = include_str!("../../FORMAT.md");
+    let (_, recovery) = format.split_once("\n## Recovery\n").expect("the table");
+    let (recovery, _) = recovery.split_once("\n## ").expect("its end");
+    let own = include_str!("recovery.rs");
+    let mut rows = BTreeSet::new();
+    for line in recovery.lines().filter(|line| line.starts_with("| R")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let (row, test) = (cells[0], cells[3].trim_matches('`'));
+        let number: u32 = row[1..].parse().expect("a number");
+        assert!(test.starts_with(&format!("r{number:02}_")), "{row} is shown by {test}");
+        assert!(own.contains(&format!("\n#[test]\nfn {test}() {{")), "{test} isn't there");
+        rows.insert(number);
+    }
+    assert_eq!(rows, (1..=rows.len() as u32).collect(), "rows are numbered from 1");
+    let mut cited = BTreeSet::new();
+    for part in include_str!("../src/recover.rs").split(|c: char| !c.is_ascii_alphanumeric()) {
+        cited.extend(part.strip_prefix('R').and_then(|number| number.parse::<u32>().ok()));
+    }
+    assert_eq!(cited, rows, "rows that recover.rs cites, and those of the table");
+}
+
+#[test]
+fn r01_without_a_superblock_a_plain_base_is_adopted() {
+    let disk = SimDisk::new();
+    sound(&disk, 0, &Model::default());
+
+    let disk = SimDisk::new();
+    let process = disk.process();
+    let model = plain(&process, 6, 7);
+    let before = load(&process, PATH);
+    let store = open(&process).unwrap();
+    let log = store.log().unwrap();
+    assert_eq!((log.len(), log[0].origin, log[0].kind, log[0].pages), (1, "external", "full", 6));
+    drop(store);
+    assert_eq!(load(&process, PATH), before);
+    sound(&disk, 1, &model);
+
+    // What a creation that was interrupted leaves means nothing.
+    let disk = SimDisk::new();
+    let process = disk.process();
+    let model = plain(&process, 6, 7);
+    process.create_dir(Path::new(SIDE)).unwrap();
+    put(&process, &format!("{SIDE}/store.new"), &[7; 100]);
+    put(&process, &segment(1), &[8; 5000]);
+    sound(&disk, 1, &model);
+}
+
+#[test]
+fn r02_a_marked_base_without_its_superblock_is_refused() {
+    let (disk, _) = left_behind(4);
+    let process = disk.process();
+    remove(&process, &format!("{SIDE}/store"));
+    refused(&disk, Code::Missing);
+    for name in inside(&process) {
+        remove(&process, &format!("{SIDE}/{name}"));
+    }
+    process.remove_dir(Path::new(SIDE)).unwrap();
+    refused(&disk, Code::Missing);
+    assert!(!exists(&process, SIDE), "nothing is created");
+}
+
+#[test]
+fn r03_a_base_with_the_mark_of_another_is_refused() {
+    let marked = |counter: u32| {
+        let disk = SimDisk::new();
+        let process = disk.process();
+        let mut model = plain(&process, 6, counter);
+        go_on(&open(&process).unwrap(), &mut model, 3, 1);
+        process.kill();
+        disk
+    };
+    let (disk, other) = (marked(7), marked(8));
+    put(&disk.process(), PATH, &load(&other.process(), PATH));
+    refused(&disk, Code::Foreign);
+}
+
+#[test]
+fn r04_a_plain_base_under_a_journal_that_is_ahead_is_refused() {
+    let (disk, model) = left_behind(4);
+    let process = disk.process();
+    let own = load(&process, PATH);
+    plain(&process, 6, 7);
+    refused(&disk, Code::Diverged);
+    put(&process, PATH, &[]);
+    refused(&disk, Code::Diverged);
+    put(&process, PATH, &own);
+    sound(&disk, 4, &model);
+}
+
+#[test]
+fn r05_a_base_deleted_at_rest_takes_its_history_along() {
+    let (disk, _) = at_rest(12);
+    let process = disk.process();
+    let names = inside(&process);
+    assert!(names.contains("hashes") && names.iter().any(|name| name.ends_with(".kept")));
+    put(&process, &format!("{SIDE}/incoming"), &[1; 90]);
+    let lineage = |disk: &Arc<SimDisk>| open(&disk.process()).unwrap().lineage();
+    let before = {
+        let (disk, _) = at_rest(12);
+        lineage(&disk)
+    };
+    remove(&process, PATH);
+    assert_ne!(lineage(&disk), before);
+    assert_eq!(inside(&process), ["00000001.seg", "control", "store"].map(String::from).into());
+    sound(&disk, 0, &Model::default());
+}
+
+#[test]
+fn r06_a_base_changed_at_rest_is_one_external_lsn() {
+    let (disk, _) = at_rest(12);
+    let process = disk.process();
+    let lineage = open(&process).unwrap().lineage();
+    let model = plain(&process, 8, 1000);
+    let store = open(&process).unwrap();
+    let log = store.log().unwrap();
+    assert_eq!((log.len(), log[0].origin, log[0].range.last), (1, "external", Lsn::new(14)));
+    assert_eq!((store.lineage(), store.status().unwrap().horizon), (lineage, Lsn::new(14)));
+    assert_eq!(store.prepare(Lsn::new(13), None).unwrap_err().code(), Code::Trimmed);
+    drop(store);
+    assert_eq!(segments(&process).len(), 1);
+    assert!(!inside(&process).iter().any(|name| name.ends_with(".kept")));
+    sound(&disk, 14, &model);
+}
+
+#[test]
+fn r07_a_journal_that_lost_what_was_durable_is_refused() {
+    let (disk, model) = left_behind(4);
+    let process = disk.process();
+    let store = open(&process).unwrap();
+    assert_eq!(read(&store).unwrap(), (Lsn::new(4), model));
+    process.kill();
+    // The superblock knows now that LSN 4 is on the disk.
+    let process = disk.process();
+    let whole = load(&process, &segment(1));
+    let record = whole.windows(4).rposition(|bytes| bytes == b"COM1").unwrap();
+    change(&process, &segment(1), |bytes| bytes[record + 9] ^= 1);
+    refused(&disk, Code::Damaged);
+}
+
+#[test]
+fn r08_what_was_torn_or_never_finished_is_passed_over() {
+    let torn: [fn(&[u8]) -> usize; 3] = [
+        |bytes| bytes.windows(4).rposition(|bytes| bytes == b"COM1").unwrap() + 20,
+        |bytes| bytes.windows(4).rposition(|bytes| bytes == b"ENT1").unwrap() + 24,
+        // An image, which the record doesn't cover.
+        |bytes| bytes.windows(4).rposition(|bytes| bytes == b"ENT1").unwrap() + 128 + 300,
+    ];
+    for place in torn {
+        let disk = SimDisk::new();
+        let process = disk.process();
+        let store = open(&process).unwrap();
+        let mut session = Session::new(Arc::clone(&store)).unwrap();
+        let (mut model, mut before) = (Model::default(), Model::default());
+        for fill in 1..4 {
+            before = model.clone();
+            let change = Change { fills: vec![(1, 3), (2, fill)], size: 2 };
+            commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+        }
+        process.kill();
+        let at = place(&load(&disk.process(), &segment(1)));
+        change(&disk.process(), &segment(1), |bytes| bytes[at] ^= 1);
+        sound(&disk, 2, &before);
+    }
+
+    // A body without its record.
+    let disk = SimDisk::new();
+    let process = disk.process();
+    let store = open(&process).unwrap();
+    let mut model = Model::default();
+    go_on(&store, &mut model, 3, 1);
+    let mut session = Session::new(store).unwrap();
+    common::write(&mut session, &model, &Change { fills: vec![(2, 9)], size: model.size }).unwrap();
+    process.kill();
+    sound(&disk, 3, &model);
+}
+
+#[test]
+fn r09_an_empty_base_whose_mark_was_torn_is_empty_again() {
+    for len in [1, 100, 512] {
+        let disk = SimDisk::new();
+        let process = disk.process();
+        drop(open(&process).unwrap());
+        put(&process, PATH, &vec![0; len]);
+        let store = open(&process).unwrap();
+        assert_eq!(load(&process, PATH), []);
+        drop(store);
+        sound(&disk, 0, &Model::default());
+    }
+}
+
+#[test]
+fn r10_a_prepared_entry_counts_if_its_super_journal_is_gone() {
+    const SUPER: &str = "/other.db-mj01234567";
+    let prepared = || {
+        let disk = SimDisk::new();
+        let process = disk.process();
+        let store = open(&process).unwrap();
+        let mut model = Model::default();
+        go_on(&store, &mut model, 4, 1);
+        let mut session = Session::new(store).unwrap();
+        put(&process, SUPER, &[]);
+        let change = Change { fills: vec![(2, 0x5555)], size: model.size };
+        common::write(&mut session, &model, &change).unwrap();
+        session.prepare(Some(Path::new(SUPER))).unwrap();
+        session.sync_prepared().unwrap();
+        process.kill();
+        let mut after = model.clone();
+        after.apply(&change);
+        (disk, model, after)
+    };
+    let (disk, before, _) = prepared();
+    assert!(exists(&disk.process(), MARKER));
+    drop(open(&disk.process()).unwrap());
+    assert!(!exists(&disk.process(), MARKER));
+    // It is decided: that the super-journal goes later means nothing any more.
+    remove(&disk.process(), SUPER);
+    sound(&disk, 4, &before);
+
+    let (disk, _, after) = prepared();
+    remove(&disk.process(), SUPER);
+    let store = open(&disk.process()).unwrap();
+    assert!(!exists(&disk.process(), MARKER));
+    drop(store);
+    sound(&disk, 5, &after);
+
+    let (disk, ..) = prepared();
+    remove(&disk.process(), SUPER);
+    let bytes = load(&disk.process(), &segment(1));
+    let at = bytes.windows(8).rposition(|bytes| bytes == 0x5555u64.to_le_bytes()).unwrap();
+    change(&disk.process(), &segment(1), |bytes| bytes[at] ^= 1);
+    refused(&disk, Code::Damaged);
+}
+
+#[test]
+fn r11_the_other_slot_of_the_superblock_counts() {
+    let disk = SimDisk::new();
+    let process = disk.process();
+    let store = open(&process).unwrap();
+    let mut model = Model::default();
+    go_on(&store, &mut model, 4, 1);
+    store.set_retention(Retention::Lsns(77)).unwrap();
+    process.kill();
+    let path = format!("{SIDE}/store");
+    change(&disk.process(), &path, |bytes| bytes[newer_slot(bytes) + 30] ^= 1);
+    let store = open(&disk.process()).unwrap();
+    assert_eq!(store.retention().unwrap(), Retention::Default, "what the other slot says");
+    let bytes = load(&disk.process(), &path);
+    for slot in bytes.chunks(4096) {
+        assert_eq!(slot[508..512], crc32(&slot[..508]).to_le_bytes(), "both are valid again");
+    }
+    drop(store);
+    sound(&disk, 4, &model);
+}
+
+#[test]
+fn r12_a_superblock_without_a_valid_slot_is_refused() {
+    let path = format!("{SIDE}/store");
+    let (disk, _) = left_behind(4);
+    change(&disk.process(), &path, |bytes| (bytes[30], bytes[4096 + 30]) = (1, 1));
+    refused(&disk, Code::Damaged);
+    for bytes in [vec![], vec![0; 8192], vec![3; 600]] {
+        let (disk, _) = at_rest(3);
+        put(&disk.process(), &path, &bytes);
+        refused(&disk, Code::Damaged);
+    }
+}
+
+#[test]
+fn r13_a_newer_format_is_refused() {
+    let newer = |bytes: &mut [u8], crc_at: usize| {
+        bytes[8..12].copy_from_slice(&2u32.to_le_bytes());
+        let crc = crc32(&bytes[..crc_at]);
+        bytes[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
+    };
+    let (disk, _) = left_behind(40);
+    let process = disk.process();
+    assert!(segments(&process).len() > 2);
+    for (path, slots, crc_at) in [
+        (format!("{SIDE}/store"), vec![0, 4096], 508),
+        (segment(1), vec![0], 124),
+        (segment(2), vec![0], 124),
+    ] {
+        let own = load(&process, &path);
+        for at in slots {
+            change(&process, &path, |bytes| newer(&mut bytes[at..], crc_at));
+            refused(&disk, Code::Format);
+            put(&process, &path, &own);
+        }
+    }
+    open(&process).unwrap();
+}
+
+#[test]
+fn r14_a_segment_that_is_needed_and_is_not_there_is_refused() {
+    let (disk, model) = left_behind(40);
+    let process = disk.process();
+    for number in [1, 2] {
+        let own = load(&process, &segment(number));
+        remove(&process, &segment(number));
+        refused(&disk, Code::Missing);
+        put(&process, &segment(number), &own);
+        change(&process, &segment(number), |bytes| bytes[20] ^= 1);
+        refused(&disk, Code::Damaged);
+        put(&process, &segment(number), &load(&process, &segment(3)));
+        refused(&disk, Code::Damaged);
+        put(&process, &segment(number), &own);
+    }
+    sound(&disk, 40, &model);
+}
+
+#[test]
+fn r15_what_is_not_known_to_be_durable_is_made_so() {
+    let (disk, model) = left_behind(40);
+    let from = disk.steps();
+    let process = disk.process();
+    let store = open(&process).unwrap();
+    assert_eq!(store.durable(), Lsn::new(40));
+    let steps: Vec<String> = (from..disk.steps()).map(|step| disk.describe(step).unwrap()).collect();
+    let first = |start: &str| steps.iter().position(|step| step.starts_with(start)).expect("a step");
+    for number in 1..=segments(&process).len() as u32 {
+        let name = segment(number);
+        assert!(first(&format!("write_at {name}")) < first(&format!("sync {name}")), "written once more");
+        assert!(first(&format!("sync {name}")) < first("write_at /app.db-tide/store"), "then it is known");
+    }
+    disk.cut();
+    for seed in 0..20 {
+        sound(&disk.reboot(seed), 40, &model);
+    }
+}
+
+#[test]
+fn r16_a_writer_that_died_between_segments_left_a_usable_journal() {
+    // Commits until the next one begins a segment; that one is written and not committed.
+    let run = |disk: &Arc<SimDisk>| {
+        let process = disk.process();
+        let store = open(&process).unwrap();
+        let mut session = Session::new(store).unwrap();
+        let (mut model, mut rng) = (Model::default(), Rng(1));
+        loop {
+            let change = model.change(&mut rng);
+            let written = common::write(&mut session, &model, &change);
+            if written.is_err() || segments(&process).len() > 1 {
+                process.kill();
+                return (session.state().map_or(0, |state| state.lsn.get()), model);
+            }
+            session.publish(Durability::Process, false).unwrap();
+            session.end_read().unwrap();
+            model.apply(&change);
+        }
+    };
+    let disk = SimDisk::new();
+    let (lsn, model) = run(&disk);
+    let process = disk.process();
+    assert!(load(&process, &segment(2))[128..].iter().all(|&b| b != b'E'), "a seal with no entry behind");
+    let created = format!("sync {}", segment(2));
+    let sealed = (0..disk.steps()).find(|&step| disk.describe(step).unwrap() == created).unwrap() + 2;
+    sound(&disk, lsn, &model);
+
+    for step in sealed..sealed + 3 {
+        let disk = SimDisk::new();
+        disk.fail(step, FaultKind::Kill);
+        let (_, model) = run(&disk);
+        let process = disk.process();
+        assert!(exists(&process, &segment(2)), "{:?}", disk.describe(step));
+        drop(open(&process).unwrap());
+        let unsealed = segments(&process).len() == 1;
+        assert!(unsealed || step > sealed, "no seal led to it");
+        sound(&disk, lsn, &model);
+    }
+}
+
+#[test]
+fn r17_files_that_nothing_needs_are_removed() {
+    let (disk, mut model) = at_rest(40);
+    let process = disk.process();
+    let names = inside(&process);
+    let kept = names.iter().find(|name| name.ends_with(".kept")).expect("kept images");
+    let spare = load(&process, &segment(1));
+    put(&process, &segment(0xff), &spare);
+    put(&process, &format!("{SIDE}/0000000f.kept"), &[1; 700]);
+    put(&process, &format!("{SIDE}/notes.txt"), b"not ours");
+    drop(open(&process).unwrap());
+    let mut expected = names.clone();
+    expected.insert("notes.txt".to_owned());
+    assert_eq!(inside(&process), expected);
+
+    // The horizon moves on, and the process dies before it drops what that leaves behind.
+    let store = open(&process).unwrap();
+    let from = disk.steps();
+    store.set_retention(Retention::None).unwrap();
+    go_on(&store, &mut model, 40, 3);
+    store.close().unwrap();
+    let dropped = (from..disk.steps()).find(|&step| disk.describe(step).unwrap().starts_with("remove "));
+    let dropped = dropped.expect("something is dropped");
+    let (disk, mut model) = at_rest(40);
+    let process = disk.process();
+    put(&process, &segment(0xff), &spare);
+    put(&process, &format!("{SIDE}/0000000f.kept"), &[1; 700]);
+    put(&process, &format!("{SIDE}/notes.txt"), b"not ours");
+    drop(open(&process).unwrap());
+    let store = open(&process).unwrap();
+    store.set_retention(Retention::None).unwrap();
+    disk.fail(dropped, FaultKind::Kill);
+    let mut session = Session::new(store).unwrap();
+    let mut rng = Rng(3);
+    let mut lsn = 41;
+    loop {
+        let change = model.change(&mut rng);
+        if common::write(&mut session, &model, &change).is_err() {
+            break;
+        }
+        let done = session.publish(Durability::Process, false);
+        if done.is_err() {
+            break;
+        }
+        model.apply(&change);
+        lsn += 1;
+        if session.end_read().is_err() {
+            break;
+        }
+    }
+    let left = inside(&disk.process());
+    let store = open(&disk.process()).unwrap();
+    let now = inside(&disk.process());
+    assert!(now.len() < left.len(), "{now:?} of {left:?}");
+    assert!(!now.contains(kept) && !now.contains("00000001.seg"));
+    drop(store);
+    sound(&disk, lsn, &model);
+}
+
+#[test]
+fn r18_a_fold_that_was_interrupted_is_done_again() {
+    let prepared = |disk: &Arc<SimDisk>| {
+        let process = disk.process();
+        let mut model = plain(&process, 6, 7);
+        let store = open(&process).unwrap();
+        go_on(&store, &mut model, 12, 2);
+        (process, store, model)
+    };
+    let whole = SimDisk::new();
+    let (_process, store, _) = prepared(&whole);
+    let from = whole.steps();
+    store.fold().unwrap();
+    let mut torn = 0;
+    for step in from..whole.steps() {
+        let disk = SimDisk::new();
+        let (process, store, model) = prepared(&disk);
+        disk.fail(step, FaultKind::Kill);
+        let base = load(&process, PATH);
+        store.fold().unwrap_err();
+        drop(store);
+        process.kill();
+        torn += usize::from(load(&disk.process(), PATH) != base);
+        let store = open(&disk.process()).unwrap();
+        assert_eq!(load(&disk.process(), PATH)[19], 0x54, "it stays marked");
+        assert_eq!(read(&store).unwrap(), (Lsn::new(13), model.clone()));
+        let other = disk.process();
+        other.kill();
+        drop(store);
+        sound(&disk, 13, &model);
+    }
+    assert!(torn > 3, "the base was changed in part");
+}
+
+#[test]
+fn r19_what_is_no_plain_database_is_refused() {
+    let disk = SimDisk::new();
+    let process = disk.process();
+    put(&process, PATH, "this is a letter, not a database. ".repeat(50).as_bytes());
+    refused(&disk, Code::Format);
+    for (at, value) in [(16, 3), (18, 2), (19, 2)] {
+        plain(&process, 6, 7);
+        change(&process, PATH, |bytes| bytes[at] = value);
+        refused(&disk, if at == 16 { Code::Format } else { Code::Denied });
+    }
+    let model = plain(&process, 6, 7);
+    sound(&disk, 1, &model);
+}
+
+#[test]
+fn r20_a_store_at_rest_is_opened_as_it_is() {
+    let (disk, model) = at_rest(12);
+    let process = disk.process();
+    let (base, store) = (load(&process, PATH), load(&process, &format!("{SIDE}/store")));
+    let log = |store: &Arc<Store>| store.log().unwrap().iter().map(|row| row.range.last).collect::<Vec<_>>();
+    let opened = open(&process).unwrap();
+    assert_eq!(log(&opened), (1..14).map(Lsn::new).collect::<Vec<_>>());
+    drop(opened);
+    assert_eq!((load(&process, PATH), load(&process, &format!("{SIDE}/store"))), (base.clone(), store));
+
+    // Killed between the superblock that knows the mark and the mark.
+    let opened = open(&process).unwrap();
+    let mut session = Session::new(Arc::clone(&opened)).unwrap();
+    session.begin_read().unwrap();
+    let marked = disk.steps() + 2;
+    disk.fail(marked, FaultKind::Kill);
+    session.begin_write().unwrap_err();
+    assert!(disk.describe(marked).unwrap().starts_with("write_at /app.db "));
+    process.kill();
+    assert_eq!(load(&disk.process(), PATH), base);
+    sound(&disk, 13, &model);
+}
+
+#[test]
+fn r21_the_control_file_is_filled_anew() {
+    let control = format!("{SIDE}/control");
+    for seed in 0..4 {
+        let (disk, model) = left_behind(6);
+        let process = disk.process();
+        let len = load(&process, &control).len();
+        let mut rng = Rng(seed);
+        match seed {
+            0 => remove(&process, &control),
+            _ => put(&process, &control, &(0..len).map(|_| rng.next() as u8).collect::<Vec<u8>>()),
+        }
+        sound(&disk, 6, &model);
+    }
+}
