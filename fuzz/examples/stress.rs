@@ -10,7 +10,7 @@ fn main() {
     let mut outcomes = std::collections::BTreeMap::<String, usize>::new();
     let last = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
     let sink = last.clone();
-    panic::set_hook(Box::new(move |info| { *sink.lock().unwrap() = info.to_string().replace('\n', " "); }));
+    panic::set_hook(Box::new(move |info| { if std::env::var("V").is_ok() { eprintln!("{info}\n{}", std::backtrace::Backtrace::force_capture()); } *sink.lock().unwrap() = info.to_string().replace("\n", " "); }));
     let started = std::time::Instant::now();
     for seed in from..to {
         let mut rng = Rng(seed);

@@ -75,10 +75,17 @@ unsafe impl GlobalAlloc for Counting {
 
 /// Runs `work`, which may at no moment hold more than `limit` bytes beyond what is held now.
 pub fn within<T>(limit: usize, work: impl FnOnce() -> T) -> T {
-    let before = LIMIT.replace(LIVE.get().saturating_add_unsigned(limit));
-    let done = work();
-    LIMIT.set(before);
-    done
+    /// Ends the budget, also where `work` panics.
+    struct Restore(isize);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            LIMIT.set(self.0);
+        }
+    }
+
+    let _restore = Restore(LIMIT.replace(LIVE.get().saturating_add_unsigned(limit)));
+    work()
 }
 
 #[cfg(test)]

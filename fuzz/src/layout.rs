@@ -305,7 +305,7 @@ fn reseal_segment(segment: &mut [u8], count: usize, chain: Option<u64>) -> Optio
     let mut start = SEGMENT_HEADER;
     let mut sealed = false;
     for _ in 0..count {
-        let Some(entry) = Entry::at(segment, start) else { return None };
+        let entry = Entry::at(segment, start)?;
         put(&mut segment[start..], PREV, chain);
         let (record, next) = entry.record_of(segment, chain);
         segment[entry.record()..entry.start + entry.len].copy_from_slice(&record);

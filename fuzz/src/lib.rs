@@ -8,6 +8,7 @@
 
 pub mod blob;
 pub mod budget;
+pub mod damage;
 pub mod layout;
 pub mod open;
 pub mod pages;

@@ -44,11 +44,20 @@ pub(crate) struct FoldJob {
     horizon: Option<Lsn>,
 }
 
-/// LSN that a fold which wrote the kept segment `number` was moving the base to.
-pub(crate) fn kept_target(disk: &dyn Disk, side: &Path, number: u32) -> Result<Option<Lsn>> {
-    let segment = Segment::open(disk, side.join(Name::Kept(number).to_string()), How::Read)?;
-    let whole = segment.entry(SEGMENT_HEADER_LEN as u64, 0)?.is_some();
-    Ok(whole.then_some(segment.header.first))
+/// True if the kept segment `number` holds what history needs, or what a fold that didn't get to its
+/// end replaced.
+pub(crate) fn kept_is_needed(disk: &dyn Disk, side: &Path, number: u32, block: &Superblock) -> Result<bool> {
+    match Segment::open(disk, side.join(Name::Kept(number).to_string()), How::Read) {
+        Ok(segment) => {
+            let whole = segment.entry(SEGMENT_HEADER_LEN as u64, 0)?.is_some();
+            let target = segment.header.first;
+            // A fold that died before it had kept everything replaced nothing yet; one that got to
+            // its end had, so what isn't whole then is damage, which tide_verify reports.
+            Ok(if whole { target > block.horizon.lsn } else { target <= block.base.lsn })
+        }
+        // Nothing is in a file without a header: it is the first thing written.
+        Err(e) => Ok(e.code() != Code::Damaged),
+    }
 }
 
 impl Store {
@@ -227,14 +236,13 @@ impl Store {
     /// Removes the segments that the journal went through before `first`, and kept ones that the
     /// horizon has passed.
     pub(crate) fn drop_before(&self, index: &Index, first: u32) -> Result<()> {
-        let horizon = self.control.horizon();
+        let block = self.read_superblock()?;
         let dropped: Vec<u32> =
             index.segments().map(|s| s.header.number).take_while(|&n| n != first).collect();
         for name in self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))? {
             let drop = match Name::parse(&name) {
                 Some(Name::Segment(n)) => dropped.contains(&n),
-                Some(Name::Kept(n)) => kept_target(&*self.disk, &self.side, n)
-                    .is_ok_and(|target| target.is_some_and(|target| target <= horizon)),
+                Some(Name::Kept(n)) => !kept_is_needed(&*self.disk, &self.side, n, &block)?,
                 _ => false,
             };
             if drop {

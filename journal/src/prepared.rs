@@ -49,6 +49,22 @@ pub(crate) fn put_marker(disk: &dyn Disk, path: &Path, super_journal: &Path) -> 
     written.at(|| format!("writing {}", marker.display()))
 }
 
+/// Removes the marker of the database at `path` if one was left by somebody who died before there
+/// was, or after there had been, anything to decide.
+pub(crate) fn remove_left_marker(disk: &dyn Disk, path: &Path) -> Result<()> {
+    let marker = marker_path(path);
+    let here = || format!("reading {}", marker.display());
+    if !disk.exists(&marker).at(here)? {
+        return Ok(());
+    }
+    // A journal of stock SQLite's is none of ours, and a marker may be cut short.
+    let file = disk.open(&marker, How::Read).at(here)?;
+    let mut start = [0; BEFORE];
+    file.read_at(&mut start, 0).at(here)?;
+    let ours = start.iter().all(|&byte| byte == 0) && file.len().at(here)? < BEFORE as u64 + 65536;
+    if ours { remove_marker(disk, path) } else { Ok(()) }
+}
+
 /// Removes the marker of the database at `path`, durably, if there is one.
 pub(crate) fn remove_marker(disk: &dyn Disk, path: &Path) -> Result<()> {
     let marker = marker_path(path);

@@ -80,6 +80,7 @@ impl Opening<'_> {
         }
 
         // R18 where the base is marked, else R20; then the caller does R21.
+        crate::prepared::remove_left_marker(self.disk, self.path)?;
         self.harden(&mut block, torn, &tail)?; // R15
         self.clean(&block, &tail)?; // R16, R17
         Ok(Recovered { block, tail, marked })
@@ -107,8 +108,7 @@ impl Opening<'_> {
         for name in self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))? {
             let needed = match Name::parse(&name) {
                 Some(Name::Segment(n)) => tail.index.segments().any(|s| s.header.number == n),
-                Some(Name::Kept(n)) => crate::fold::kept_target(self.disk, self.side, n)
-                    .is_ok_and(|target| target.is_none_or(|target| target > block.horizon.lsn)),
+                Some(Name::Kept(n)) => crate::fold::kept_is_needed(self.disk, self.side, n, block)?,
                 _ => true,
             };
             if !needed {

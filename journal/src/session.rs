@@ -537,6 +537,11 @@ impl Session {
         // Never a value that was served before, whatever the pager counted to.
         let agreed = counters.counter == counters.valid_for;
         counters.counter = counters.counter.max(after);
+        if overlay.has(1) && header[18..20] != [1, 1] {
+            // The pager must drop the page 1 that it wrote, as others are served, or it would look
+            // for a WAL.
+            counters.counter = counters.counter.wrapping_add(1);
+        }
         if agreed {
             counters.valid_for = counters.counter;
         }
@@ -668,6 +673,13 @@ impl Session {
                     snapshot.read(&store, 1, PAGE_HEADER_LEN, &mut rest)?;
                     kept = rest == first[PAGE_HEADER_LEN..];
                 }
+            }
+            if kept && rows.is_empty() && first[18] == 2 {
+                // In locking_mode=EXCLUSIVE the pager would go on to open a WAL.
+                return Err(Error::new(
+                    Code::Argument,
+                    "this database has no WAL to switch to; leave its journal_mode as it is",
+                ));
             }
             if !kept {
                 // Only counters that changed travel in the entry's header; this is more.

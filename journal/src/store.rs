@@ -403,6 +403,7 @@ impl Store {
                 break;
             }
         }
+        crate::prepared::remove_left_marker(&*self.disk, &self.path)?;
         self.control.set_pending(false);
         Ok(())
     }
