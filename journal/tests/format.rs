@@ -285,9 +285,12 @@ fn walk(disk: &SimProcess) -> Journal {
         while let Some((found, after, end)) = entry(&bytes, at, at_chain, "COM1") {
             if found.kind == kind("seal") {
                 assert_eq!((found.first, found.last, found.rows), (newest, newest, 0), "a seal");
+                let note = View::new("Annotation", &found.notes);
+                let place = &found.notes[note.layout.len..];
+                assert_eq!((note.get("kind"), note.get("flags"), note.get("length")), (2, 1, 12));
                 journal.seals += 1;
-                number += 1;
-                chain = Some(at_chain);
+                number = unsigned(&place[..4]);
+                chain = Some(unsigned(&place[4..12]));
                 continue 'segments;
             }
             assert_eq!(found.first, newest + 1);
