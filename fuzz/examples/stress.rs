@@ -10,13 +10,14 @@ fn main() {
     let mut outcomes = std::collections::BTreeMap::<String, usize>::new();
     let last = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
     let sink = last.clone();
-    panic::set_hook(Box::new(move |info| { if std::env::var("V").is_ok() { eprintln!("{info}\n{}", std::backtrace::Backtrace::force_capture()); } *sink.lock().unwrap() = info.to_string().replace("\n", " "); }));
+    panic::set_hook(Box::new(move |info| { if std::env::var("V").is_ok() { eprintln!("{info}\n{}", std::backtrace::Backtrace::force_capture()); } let _ = std::fs::write("/tmp/stress.msg", info.to_string()); *sink.lock().unwrap() = info.to_string().replace("\n", " "); }));
     let started = std::time::Instant::now();
     for seed in from..to {
         let mut rng = Rng(seed);
         let len = 16 + rng.below(300) as usize;
         let data: Vec<u8> = (0..len).map(|_| if rng.below(3) == 0 { rng.below(4) as u8 } else { rng.next_u64() as u8 }).collect();
         if to == from + 1 { println!("{}", match &*target { "receive" => tideline_fuzz::receive::describe(&data), _ => tideline_fuzz::open::describe(&data)}); }
+        if seed % 1 == 0 { std::fs::write("/tmp/stress.at", seed.to_string()).unwrap(); }
         let t = std::time::Instant::now();
         match panic::catch_unwind(|| run(&data)) {
             Ok(o) => *outcomes.entry(o).or_default() += 1,

@@ -299,7 +299,7 @@ impl Control {
             return;
         }
         self.word(W_POISON).store(1, Ordering::SeqCst);
-        self.shared.words.wake(W_DURABLE, u32::MAX);
+        self.wake(W_DURABLE, u32::MAX);
     }
 
     /// Takes `word` if nobody has it.
@@ -330,7 +330,21 @@ impl Control {
             return;
         }
         self.word(word.index()).store(Holder::NOBODY.0, Ordering::SeqCst);
-        self.shared.words.wake(word.index(), 1);
+        self.wake(word.index(), 1);
+    }
+
+    /// Wakes up to `count` of those who wait for a word, if anybody does: the word behind it counts
+    /// them. One who is killed while it waits makes later wakes needless, no more.
+    fn wake(&self, index: usize, count: u32) {
+        if self.word(index + 1).load(Ordering::SeqCst) != 0 {
+            self.shared.words.wake(index, count);
+        }
+    }
+
+    fn wait(&self, index: usize, seen: u64, timeout: Duration) {
+        self.word(index + 1).fetch_add(1, Ordering::SeqCst);
+        self.shared.words.wait(index, seen, timeout);
+        self.word(index + 1).fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Who has `word`; `None` if nobody.
@@ -341,12 +355,12 @@ impl Control {
 
     /// Sleeps until `word` leaves the hands of `holder`, or until `timeout`.
     pub fn wait_word(&self, word: Word, holder: Holder, timeout: Duration) {
-        self.shared.words.wait(word.index(), holder.0, timeout);
+        self.wait(word.index(), holder.0, timeout);
     }
 
     /// Sleeps until the durable head leaves `seen`, or until `timeout`.
     pub fn wait_durable(&self, seen: Lsn, timeout: Duration) {
-        self.shared.words.wait(W_DURABLE, seen.get(), timeout);
+        self.wait(W_DURABLE, seen.get(), timeout);
     }
 
     /// True if the process that `holder` names still has the store open.
@@ -403,7 +417,7 @@ impl Control {
     /// D := max(D, `lsn`), and wakes all who wait for it.
     pub fn set_durable(&self, lsn: Lsn) {
         if self.word(W_DURABLE).fetch_max(lsn.get(), Ordering::SeqCst) < lsn.get() {
-            self.shared.words.wake(W_DURABLE, u32::MAX);
+            self.wake(W_DURABLE, u32::MAX);
         }
     }
 

@@ -524,6 +524,7 @@ fn retained_from(index: &Index, block: &Superblock, head: Lsn, now: u64) -> Resu
         .collect::<Result<_>>()?;
     let mut behind: u64 = lens.iter().sum();
     let mut horizon = None;
+    let mut dropped = 0;
     for (pair, len) in segments.windows(2).zip(&lens) {
         behind -= len;
         let last = Lsn::new(pair[1].header.first.get() - 1);
@@ -541,8 +542,17 @@ fn retained_from(index: &Index, block: &Superblock, head: Lsn, now: u64) -> Resu
             break;
         }
         if last > block.horizon.lsn {
+            dropped += len;
             horizon = Some(last);
         }
     }
-    Ok(horizon)
+    // Few folds of much cost less than many of little: each has its fsyncs.
+    let lsns = horizon.map_or(0, |horizon| horizon.get() - block.horizon.lsn.get());
+    let enough = match block.retention {
+        Retention::Default => dropped >= DEFAULT_BYTES / 4 || lsns >= DEFAULT_LSNS / 4,
+        Retention::Bytes(bytes) => dropped >= bytes.min(DEFAULT_BYTES) / 4,
+        Retention::Lsns(count) => lsns >= count.min(DEFAULT_LSNS) / 4,
+        Retention::None | Retention::Seconds(_) => true,
+    };
+    Ok(horizon.filter(|_| enough))
 }

@@ -13,6 +13,9 @@ use crate::format::{HEADER_LEN, Row};
 use crate::hash::page_hash;
 use crate::segment::Segment;
 
+/// Bytes that a transaction collects in memory before it writes them behind the tail.
+const BUFFER: usize = 256 << 10;
+
 /// Map from block number to position in the list of staged blocks, with no allocation once warm.
 #[derive(Default)]
 struct BlockMap {
@@ -79,6 +82,9 @@ pub(crate) struct Overlay {
     pub next: u64,
     /// Length that is surely there in the segment.
     allocated: u64,
+    /// What isn't in the segment yet, from `buffered` on: one write for a short transaction.
+    buffer: Vec<u8>,
+    buffered: u64,
     /// Length of a block in bytes: that of the first write. 0 before it.
     pub block: usize,
     /// Staged blocks: number from 1, place, hash.
@@ -103,6 +109,8 @@ impl Overlay {
             start,
             next: 0,
             allocated: 0,
+            buffer: Vec::new(),
+            buffered: 0,
             block: 0,
             rows: Vec::new(),
             map: BlockMap::default(),
@@ -138,6 +146,12 @@ impl Overlay {
 
     fn rewind(&mut self) {
         self.next = self.start + HEADER_LEN as u64;
+        self.buffered = self.start;
+        if self.buffer.capacity() > BUFFER {
+            self.buffer = Vec::new();
+        }
+        self.buffer.clear();
+        self.buffer.resize(HEADER_LEN, 0);
     }
 
     /// Makes sure that the segment has room for `len` more bytes behind `at`.
@@ -201,15 +215,44 @@ impl Overlay {
 
     /// Room for `len` more bytes of images; where they go.
     pub fn stage(&mut self, len: usize) -> Result<u64> {
+        if self.buffer.len() + len > BUFFER {
+            self.flush()?;
+        }
         let offset = self.next;
-        self.room(offset, len as u64)?;
         self.next += len as u64;
         Ok(offset)
     }
 
-    /// Writes into the segment, where there is room.
-    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+    /// Writes where something was staged, or behind it.
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let Some(at) = offset.checked_sub(self.buffered) else { return self.write_through(offset, bytes) };
+        let at = at as usize;
+        if at == self.buffer.len() {
+            self.buffer.extend_from_slice(bytes);
+        } else {
+            if self.buffer.len() < at + bytes.len() {
+                self.buffer.resize(at + bytes.len(), 0);
+            }
+            self.buffer[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    /// Writes into the segment itself, where there is room and nothing is buffered.
+    pub fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.segment.file.write_at(bytes, offset).at(|| format!("writing {}", self.segment.path.display()))
+    }
+
+    /// Puts what is buffered into the segment.
+    pub fn flush(&mut self) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.room(self.buffered, self.buffer.len() as u64)?;
+        self.write_through(self.buffered, &self.buffer)?;
+        self.buffered += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
     }
 
     /// Copies bytes of a staged block, from `at` in it; false if it isn't staged.
@@ -221,18 +264,20 @@ impl Overlay {
             to.copy_from_slice(&self.first[at..at + to.len()]);
             return Ok(true);
         }
-        match self.row(block) {
-            Some(row) => self.segment.read(row.offset + at as u64, to).map(|()| true),
-            None => Ok(false),
+        let Some(row) = self.row(block) else { return Ok(false) };
+        let offset = row.offset + at as u64;
+        if let Some(at) = offset.checked_sub(self.buffered) {
+            let at = at as usize;
+            to.copy_from_slice(&self.buffer[at..at + to.len()]);
+            return Ok(true);
         }
+        self.segment.read(offset, to).map(|()| true)
     }
 
     /// The staged block without a copy, where the disk can.
     pub fn slice(&self, block: u32) -> Option<&[u8]> {
-        if block == 1 {
-            return None;
-        }
-        self.segment.file.slice(self.row(block)?.offset, self.block)
+        let row = self.row(block).filter(|row| block != 1 && row.offset < self.buffered)?;
+        self.segment.file.slice(row.offset, self.block)
     }
 
     /// Shortens, or lengthens, the database to `len` bytes.

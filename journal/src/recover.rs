@@ -30,12 +30,18 @@ impl Opening<'_> {
             return Err(self.refuse(Code::Foreign, "is the base of another journal than the one in its side folder; put the folder back that belongs to it")); // R3
         }
 
-        // What an entry says was on the disk before it must be whole, whatever the power did later.
-        let mut ahead = self.start(&block)?;
-        while advance(self.disk, self.side, &mut ahead, Images::Trust)? {}
-        let known_durable = block.durable.max(ahead.claimed.min(ahead.index.applied()));
         // R13, R14: segments that are missing, damaged or newer. R16: a seal with nothing behind.
         let mut tail = self.start(&block)?;
+        let mut known_durable = block.durable;
+        while tail.index.applied() < block.durable && advance(self.disk, self.side, &mut tail, Images::Trust)?
+        {
+        }
+        if tail.index.segment(tail.segment).entry(tail.offset, tail.chain)?.is_some() {
+            // What an entry says was on the disk before it must be whole, whatever the power did.
+            let mut ahead = self.start(&block)?;
+            while advance(self.disk, self.side, &mut ahead, Images::Trust)? {}
+            known_durable = known_durable.max(ahead.claimed.min(ahead.index.applied()));
+        }
         loop {
             let known = tail.index.applied() < known_durable;
             if !advance(self.disk, self.side, &mut tail, if known { Images::Trust } else { Images::Check })? {

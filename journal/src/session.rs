@@ -492,7 +492,8 @@ impl Session {
         overlay.segment.file.sync().at(here)?;
         store.control.set_pending(true);
         prepared.decided_elsewhere = true;
-        overlay.write(overlay.start + prepared.header.record(), &prepared.record.encode_prepared())?;
+        overlay
+            .write_through(overlay.start + prepared.header.record(), &prepared.record.encode_prepared())?;
         overlay.segment.file.sync().at(here)
     }
 
@@ -503,7 +504,7 @@ impl Session {
         };
         let overlay = self.overlay.as_ref().expect("something was prepared");
         let undone = overlay
-            .write(overlay.start + prepared.header.record(), &[0; COMMIT_RECORD_LEN])
+            .write_through(overlay.start + prepared.header.record(), &[0; COMMIT_RECORD_LEN])
             .and_then(|()| {
                 overlay.segment.file.sync().at(|| format!("syncing {}", overlay.segment.path.display()))
             })
@@ -617,11 +618,10 @@ impl Session {
         }
         let encoded = header.encode();
         let record = CommitRecord::of(&header, &encoded, &self.table);
-        overlay.room(overlay.start, header.len + crate::disk::SLICE_SLACK as u64)?;
         overlay.write(overlay.start, &encoded)?;
-        if !self.table.is_empty() {
-            overlay.write(overlay.start + table, &self.table)?;
-        }
+        overlay.write(overlay.start + table, &self.table)?;
+        overlay.flush()?;
+        overlay.room(overlay.start, header.len + crate::disk::SLICE_SLACK as u64)?;
         let super_journal = super_journal.map(Path::to_owned);
         Ok(Prepared { header, record, rows, super_journal, decided_elsewhere: false })
     }
@@ -772,7 +772,7 @@ impl Session {
         let overlay = self.overlay.as_ref().expect("something was prepared");
         let at = overlay.start + prepared.header.record();
         let record = prepared.record.encode();
-        if let Err(e) = overlay.write(at, &record) {
+        if let Err(e) = overlay.write_through(at, &record) {
             // What landed counts, whatever the error says.
             let mut landed = [0; COMMIT_RECORD_LEN];
             if overlay.segment.read(at, &mut landed).is_err() || landed != record {

@@ -682,12 +682,15 @@ pub(crate) enum Images {
 /// Reads the next entry at the tail into the index; false if there is none.
 pub(crate) fn advance(disk: &dyn Disk, side: &Path, tail: &mut Tail, images: Images) -> Result<bool> {
     loop {
-        if follow_seal(disk, side, tail)? {
-            continue;
-        }
         let segment = Arc::clone(tail.index.segment(tail.segment));
         let Some(checked) = segment.entry(tail.offset, tail.chain)? else { return Ok(false) };
         let header = &checked.header;
+        if header.kind == Kind::Seal {
+            if enter_next(disk, side, tail, &checked)? {
+                continue;
+            }
+            return Ok(false);
+        }
         if !header.kind.has_lsn() || header.range.first != tail.index.applied().next() {
             return Ok(false);
         }
@@ -750,9 +753,15 @@ pub(crate) fn images_are_sound(tail: &Tail, checked: &Checked, others: &[(u32, u
 pub(crate) fn follow_seal(disk: &dyn Disk, side: &Path, tail: &mut Tail) -> Result<bool> {
     let segment = Arc::clone(tail.index.segment(tail.segment));
     let Some(checked) = segment.entry(tail.offset, tail.chain)? else { return Ok(false) };
-    if checked.header.kind != Kind::Seal || checked.header.range.last != tail.index.applied() {
+    if checked.header.kind == Kind::Seal { enter_next(disk, side, tail, &checked) } else { Ok(false) }
+}
+
+/// Moves the tail to where a seal leads; false if it isn't the seal of what was read so far.
+fn enter_next(disk: &dyn Disk, side: &Path, tail: &mut Tail, checked: &Checked) -> Result<bool> {
+    if checked.header.range.last != tail.index.applied() {
         return Ok(false);
     }
+    let segment = Arc::clone(tail.index.segment(tail.segment));
     let broken = |what: &Path| {
         Error::new(
             Code::Damaged,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use common::{Change, Model, PAGE, PATH, Rng, commit, open};
 use tideline_journal::disk::{Disk, How, SimDisk, SimProcess};
-use tideline_journal::{Durability, Lsn, Session, Store, page_hash};
+use tideline_journal::{Durability, Lsn, LsnRange, Session, Store, page_hash};
 
 const TEXT: &str = include_str!("../../FORMAT.md");
 const SIDE: &str = "/app.db-tide";
@@ -397,6 +397,29 @@ fn segments_and_entries_are_as_specified() {
         assert_eq!(bytes[from..], common::image(page, model.fills[&page], model.size, 0)[from..]);
     }
     assert_eq!(sum, checksum, "the rolling checksum is the sum of the pages' hashes");
+}
+
+#[test]
+fn a_compacted_journal_is_one_too() {
+    let disk = SimDisk::new();
+    let (process, store, session, _) = scripted(&disk);
+    let before = walk(&process);
+    store.compact(Some(LsnRange { first: Lsn::new(3), last: Lsn::new(20) })).unwrap();
+    let after = walk(&process);
+    let ranges: Vec<_> = after.entries.iter().map(|entry| (entry.first, entry.last)).collect();
+    assert_eq!(ranges, [(1, 1), (2, 2), (3, 20), (21, 21), (22, 22), (23, 23), (24, 24)]);
+    let mut newest = BTreeMap::new();
+    for entry in &before.entries[2..20] {
+        newest.extend(entry.pages.iter().map(|(page, hash, _)| (*page, *hash)));
+    }
+    let merged = &after.entries[2];
+    newest.retain(|&page, _| u64::from(page) <= merged.size);
+    assert_eq!(merged.kind, kind("merged"));
+    assert_eq!(merged.pages.iter().map(|(page, hash, _)| (*page, *hash)).collect::<BTreeMap<_, _>>(), newest);
+    assert_eq!((merged.time, merged.size), (before.entries[19].time, before.entries[19].size));
+    process.kill();
+    drop((session, store));
+    assert_eq!(open(&disk.process()).unwrap().head(), Lsn::new(24));
 }
 
 #[test]

@@ -532,10 +532,12 @@ fn r17_files_that_nothing_needs_are_removed() {
     put(&process, &segment(0xff), &spare);
     put(&process, &format!("{SIDE}/0000000f.kept"), &[1; 700]);
     put(&process, &format!("{SIDE}/notes.txt"), b"not ours");
+    put(&process, MARKER, &[&[0; 512], &b"/other.db-mj01234567"[..]].concat());
     drop(open(&process).unwrap());
     let mut expected = names.clone();
     expected.insert("notes.txt".to_owned());
     assert_eq!(inside(&process), expected);
+    assert!(!exists(&process, MARKER));
 
     // The horizon moves on at the last close, and the process dies before it drops what that leaves.
     let dying = |fault: Option<u64>| {
@@ -608,7 +610,7 @@ fn r19_what_is_no_plain_database_is_refused() {
     for (at, value) in [(16, 3), (18, 2), (19, 2)] {
         plain(&process, 6, 7);
         change(&process, PATH, |bytes| bytes[at] = value);
-        refused(&disk, if at == 16 { Code::Format } else { Code::Denied });
+        refused(&disk, if at == 16 { Code::Format } else { Code::Busy });
     }
     let model = plain(&process, 6, 7);
     sound(&disk, 1, &model);

@@ -39,7 +39,7 @@ const WINDOW: u64 = 16 << 20;
 const KEPT_WINDOW: u64 = 1 << 30;
 
 /// Writes since the last sync after which they go through the mapping.
-const MAPPED_AFTER: u32 = 128;
+const MAPPED_AFTER: u32 = u32::MAX;
 
 /// The files of this machine. All disks are the same one, whatever their settings.
 ///
