@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::error::{At, Code, Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::format::ROW_LEN;
 use crate::hash::page_hash;
 use crate::hashes::Hashes;
 use crate::index::Index;
+use crate::kept::Kept;
 use crate::lsn::Lsn;
 use crate::session::Session;
 use crate::snapshot::{Snapshot, hash_in_table};
@@ -105,7 +106,7 @@ impl Store {
     pub(crate) fn checksums_back(&self, view: &Snapshot) -> Result<Vec<(Lsn, u64)>> {
         let Some(mut sum) = self.checksum(view, false)? else { return Ok(Vec::new()) };
         let index = &view.index;
-        let kept = self.kept_hashes()?;
+        let (kept, _) = self.kept()?;
         let hashes = if view.state.size > 0 { Some(self.hashes(view.state.page_size)?) } else { None };
         let mut sums = vec![(view.state.lsn, sum)];
         let Some(mut ordinal) = index.entry_at(view.state.lsn) else { return Ok(sums) };
@@ -134,21 +135,26 @@ impl Store {
         view: &Snapshot,
         ordinal: u32,
         before: &State,
-        kept: &HashMap<u32, Vec<(Lsn, u64)>>,
+        kept: &[Kept],
         hashes: Option<&Hashes>,
     ) -> Result<Option<u64>> {
         let index = &view.index;
         let entry = index.entry(ordinal);
         let mut difference = 0u64;
+        // While a fold to the new horizon is under way, the base doesn't have the rows up to it yet.
+        let retained = self.control.horizon().min(view.floor);
         let old = |page: u32| -> Result<Option<u64>> {
             if let Some(found) = index.find(page, before.lsn) {
-                if index.entry(found.entry).range.last > self.control.horizon() {
+                if index.entry(found.entry).range.last > retained {
                     return hash_in_table(index, page, &found).map(Some);
                 }
             }
-            if let Some(hash) = kept.get(&page).and_then(|kept| {
-                kept.iter().filter(|(target, _)| *target >= entry.range.last).min_by_key(|k| k.0).map(|k| k.1)
-            }) {
+            let newest = kept
+                .iter()
+                .filter(|k| k.from <= before.lsn && k.target > before.lsn)
+                .filter_map(|k| k.rows.iter().find(|row| row.page == page).map(|row| (k.from, row.hash)))
+                .max();
+            if let Some((_, hash)) = newest {
                 return Ok(Some(hash));
             }
             // The base has it, unless it has moved on, or is about to.
@@ -176,27 +182,6 @@ impl Store {
             }
         }
         Ok(Some(difference))
-    }
-
-    /// Hashes of the images in kept segments: page to (target of the fold, hash).
-    fn kept_hashes(&self) -> Result<HashMap<u32, Vec<(Lsn, u64)>>> {
-        use crate::disk::How;
-        use crate::format::{Name, SEGMENT_HEADER_LEN};
-        use crate::segment::Segment;
-        let mut kept: HashMap<u32, Vec<(Lsn, u64)>> = HashMap::new();
-        for name in self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))? {
-            if !matches!(Name::parse(&name), Some(Name::Kept(_))) {
-                continue;
-            }
-            // Another process may drop it meanwhile; then nobody needs it.
-            let Ok(segment) = Segment::open(&*self.disk, self.side.join(&name), How::Read) else { continue };
-            if let Some(checked) = segment.entry(SEGMENT_HEADER_LEN as u64, 0)? {
-                for row in checked.rows() {
-                    kept.entry(row.page).or_default().push((segment.header.first, row.hash));
-                }
-            }
-        }
-        Ok(kept)
     }
 }
 

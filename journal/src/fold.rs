@@ -8,23 +8,17 @@
 //! 4. the pages' hashes;
 //! 5. the superblock: the base is at T. Until then the journal still has every page that 3 wrote.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::control::Lock;
-use crate::disk::{Disk, How};
 use crate::error::{At, Code, Error, Result};
-use crate::format::{
-    COMMIT_RECORD_LEN, CommitRecord, EntryHeader, HEADER_LEN, Kind, Mark, Name, Origin, ROW_LEN, Retention,
-    Row, SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind, Superblock, round_up,
-};
-use crate::hash::page_hash;
+use crate::format::{Mark, Name, ROW_LEN, Retention, SegmentKind, Superblock};
 use crate::hashes::Hashes;
 use crate::index::Index;
-use crate::lsn::{Lsn, LsnRange};
+use crate::lsn::Lsn;
 use crate::segment::Segment;
 use crate::snapshot::{Snapshot, hash_in_table};
-use crate::state::{State, lock_page};
+use crate::state::State;
 use crate::store::{MARK_BYTE, Store, base_header};
 
 /// History kept when nobody said otherwise.
@@ -42,22 +36,6 @@ pub(crate) struct FoldJob {
     next: usize,
     /// The horizon afterwards, if it moves.
     horizon: Option<Lsn>,
-}
-
-/// True if the kept segment `number` holds what history needs, or what a fold that didn't get to its
-/// end replaced.
-pub(crate) fn kept_is_needed(disk: &dyn Disk, side: &Path, number: u32, block: &Superblock) -> Result<bool> {
-    match Segment::open(disk, side.join(Name::Kept(number).to_string()), How::Read) {
-        Ok(segment) => {
-            let whole = segment.entry(SEGMENT_HEADER_LEN as u64, 0)?.is_some();
-            let target = segment.header.first;
-            // A fold that died before it had kept everything replaced nothing yet; one that got to
-            // its end had, so what isn't whole then is damage, which tide_verify reports.
-            Ok(if whole { target > block.horizon.lsn } else { target <= block.base.lsn })
-        }
-        // Nothing is in a file without a header: it is the first thing written.
-        Err(e) => Ok(e.code() != Code::Damaged),
-    }
 }
 
 impl Store {
@@ -100,14 +78,18 @@ impl Store {
         let Some(horizon) = retained_from(&index, &block, head, self.options.clock.now_ms())? else {
             return Ok(None);
         };
+        if horizon < block.base.lsn {
+            self.trim_to(&block, &index, horizon)?;
+            return Ok(None);
+        }
         self.make_durable(horizon)?;
-        let allowed = self.control.announce_fold(horizon.max(block.base.lsn))?;
+        let allowed = self.control.announce_fold(horizon)?;
         if allowed < horizon {
             // A reader needs more; the next segment asks again.
             return Ok(None);
         }
         self.move_history(horizon)?;
-        self.job(&block, &index, horizon.max(block.base.lsn), Some(horizon)).map(Some)
+        self.job(&block, &index, horizon, Some(horizon)).map(Some)
     }
 
     /// Gives up what is below `horizon`, durably, before a fold replaces images that it would need.
@@ -157,7 +139,7 @@ impl Store {
     /// Writes up to `count` pages; true when the fold is complete.
     fn fold_step(&self, job: &mut FoldJob, count: usize) -> Result<bool> {
         if job.next == 0 && job.horizon.is_none() {
-            self.keep(job)?;
+            self.keep_replaced(&job.target, &job.pages, &job.view.index)?;
         }
         let size = job.target.page_size as usize;
         let mut image = vec![0; size];
@@ -242,7 +224,7 @@ impl Store {
         for name in self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))? {
             let drop = match Name::parse(&name) {
                 Some(Name::Segment(n)) => dropped.contains(&n),
-                Some(Name::Kept(n)) => !kept_is_needed(&*self.disk, &self.side, n, &block)?,
+                Some(Name::Kept(n)) => !crate::kept::is_needed(&*self.disk, &self.side, n, &block)?,
                 _ => false,
             };
             if drop {
@@ -270,116 +252,6 @@ impl Store {
         *tail = fresh;
         self.swap_index(&tail);
         Ok(())
-    }
-
-    /// Step 2: images of the base that history still needs.
-    fn keep(&self, job: &FoldJob) -> Result<()> {
-        let block = self.read_superblock()?;
-        let index = &job.view.index;
-        let base = block.base;
-        if base.size == 0
-            || block.history.max(block.horizon.lsn) >= job.target.lsn
-            || job.target.lsn <= base.lsn
-        {
-            return Ok(());
-        }
-        let mut numbers: Vec<u32> = Vec::new();
-        let mut already: Vec<u32> = Vec::new();
-        for name in self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))? {
-            let Some(Name::Kept(number)) = Name::parse(&name) else { continue };
-            numbers.push(number);
-            let segment = Segment::open(&*self.disk, self.side.join(&name), How::Read)?;
-            // A fold that didn't get to its end may have replaced some of these pages already.
-            if segment.header.first > base.lsn {
-                if let Some(checked) = segment.entry(SEGMENT_HEADER_LEN as u64, 0)? {
-                    already.extend(checked.rows().map(|row| row.page));
-                }
-            }
-        }
-        already.sort_unstable();
-        let resized = base.page_size != job.target.page_size;
-        let cut = if resized { 1 } else { job.target.size + 1 };
-        let needs = |page: u32| {
-            page <= base.size
-                && page != lock_page(base.page_size as usize)
-                && already.binary_search(&page).is_err()
-                && index
-                    .find(page, base.lsn)
-                    .is_none_or(|found| index.entry(found.entry).range.last <= block.horizon.lsn)
-        };
-        let mut pages: Vec<u32> = job.pages.iter().copied().filter(|&p| p < cut && needs(p)).collect();
-        pages.extend((cut..=base.size).filter(|&p| needs(p)));
-        if pages.is_empty() {
-            return Ok(());
-        }
-        let number = numbers.iter().max().map_or(1, |n| n + 1);
-        self.write_kept(number, &base, job.target.lsn, &pages, block.lineage)
-    }
-
-    fn write_kept(
-        &self,
-        number: u32,
-        base: &State,
-        target: Lsn,
-        pages: &[u32],
-        lineage: [u8; 16],
-    ) -> Result<()> {
-        let size = base.page_size as usize;
-        let start = SEGMENT_HEADER_LEN as u64;
-        let table_at = HEADER_LEN as u64 + pages.len() as u64 * size as u64;
-        let header = SegmentHeader {
-            kind: SegmentKind::Kept,
-            lineage,
-            number,
-            first: target,
-            chain: 0,
-            time: self.options.clock.now_ms(),
-        };
-        let entry = EntryHeader {
-            kind: Kind::Kept,
-            origin: Origin::Local,
-            range: LsnRange::one(target),
-            epoch: 0,
-            prev: 0,
-            len: round_up(table_at + (pages.len() * ROW_LEN) as u64, 8) + COMMIT_RECORD_LEN as u64,
-            table: table_at,
-            rows: pages.len() as u32,
-            state: *base,
-            checksum: None,
-            notes: 0,
-            durable: target,
-        };
-        let entry = EntryHeader { state: State { lsn: target, ..entry.state }, ..entry };
-        let path = self.file_path(Name::Kept(number));
-        let segment = Segment::create(&*self.disk, path, header, start + entry.len)?;
-        self.disk.copy_owner(&self.path, &segment.path).at(|| "setting a segment's owner".into())?;
-        let here = || format!("writing {}", segment.path.display());
-        let mut table = vec![0; pages.len() * ROW_LEN];
-        let mut image = vec![0; size];
-        for (n, (&page, out)) in pages.iter().zip(table.chunks_exact_mut(ROW_LEN)).enumerate() {
-            let got = self
-                .base
-                .read_at(&mut image, u64::from(page - 1) * size as u64)
-                .at(|| format!("reading {}", self.path.display()))?;
-            if got < size {
-                return Err(Error::new(
-                    Code::Damaged,
-                    format!("{} ends before page {page}; restore from a backup", self.path.display()),
-                ));
-            }
-            if page == 1 {
-                base.counters.serve(&mut image, 0);
-            }
-            let offset = start + (HEADER_LEN + n * size) as u64;
-            segment.file.write_at(&image, offset).at(here)?;
-            Row { page, segment: 0, offset, hash: page_hash(page, &image) }.encode(out);
-        }
-        let encoded = entry.encode();
-        let record = CommitRecord::of(&entry, &encoded, &table).encode();
-        segment.file.write_at(&encoded, start).at(here)?;
-        segment.file.write_at(&table, start + table_at).at(here)?;
-        segment.file.write_at(&record, start + entry.record()).at(here)?;
-        segment.file.sync().at(here)
     }
 
     /// Folds as far as readers allow; returns the LSN of the base afterwards.
@@ -430,12 +302,20 @@ impl Store {
         let index = Arc::clone(&self.tail.lock().index);
         let head = index.applied();
         let horizon = retained_from(&index, &block, head, self.options.clock.now_ms())?;
-        let Some(horizon) = horizon.filter(|&horizon| horizon <= block.base.lsn) else { return Ok(()) };
+        match horizon.filter(|&horizon| horizon <= block.base.lsn) {
+            Some(horizon) => self.trim_to(&block, &index, horizon),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves the horizon to `horizon`, which the base has reached, unless a reader needs more.
+    fn trim_to(&self, block: &Superblock, index: &Arc<Index>, horizon: Lsn) -> Result<()> {
         if self.control.oldest_pin(horizon)? < horizon {
             return Ok(());
         }
+        self.keep_dropped(block, index, horizon)?;
         self.move_history(horizon)?;
-        let job = self.job(&block, &index, block.base.lsn, Some(horizon))?;
+        let job = self.job(block, index, block.base.lsn, Some(horizon))?;
         self.finish(&job)
     }
 

@@ -22,6 +22,7 @@ mod format;
 mod hash;
 mod hashes;
 mod index;
+mod kept;
 mod log;
 mod lsn;
 mod overlay;

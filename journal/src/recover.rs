@@ -23,6 +23,8 @@ impl Opening<'_> {
             if marked {
                 return Err(self.refuse(Code::Missing, "is marked as the base of a journal, but its side folder has no superblock; put the side folder back, or restore from a backup")); // R2
             }
+            // Files that an interrupted removal left would be taken for this one's.
+            self.drop_all()?;
             return self.adopt(None); // R1
         };
         let ours = block.marked.marks(&Mark::of(&header));
@@ -87,7 +89,14 @@ impl Opening<'_> {
 
         // R18 where the base is marked, else R20; then the caller does R21.
         crate::prepared::remove_left_marker(self.disk, self.path)?;
-        self.harden(&mut block, torn, &tail)?; // R15
+        let last = &tail.index.segment(tail.segment).header;
+        let taken_over = head == Lsn::ZERO && last.lineage != block.lineage;
+        if taken_over {
+            // R22: an empty store was taking another lineage over.
+            block.lineage = last.lineage;
+            block.first_segment = last.number;
+        }
+        self.harden(&mut block, torn || taken_over, &tail)?; // R15
         self.clean(&block, &tail)?; // R16, R17
         Ok(Recovered { block, tail, marked })
     }
@@ -114,7 +123,8 @@ impl Opening<'_> {
         for name in self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))? {
             let needed = match Name::parse(&name) {
                 Some(Name::Segment(n)) => tail.index.segments().any(|s| s.header.number == n),
-                Some(Name::Kept(n)) => crate::fold::kept_is_needed(self.disk, self.side, n, block)?,
+                Some(Name::Kept(n)) => crate::kept::is_needed(self.disk, self.side, n, block)?,
+                Some(Name::NewKept(_)) => false,
                 _ => true,
             };
             if !needed {
@@ -128,12 +138,14 @@ impl Opening<'_> {
     fn drop_all(&self) -> Result<()> {
         // The superblock goes first: without it the rest means nothing.
         let superblock = Name::Superblock.to_string();
-        self.disk.remove(&self.side.join(&superblock)).at(|| format!("removing {superblock}"))?;
+        if self.disk.exists(&self.side.join(&superblock)).at(|| format!("looking for {superblock}"))? {
+            self.disk.remove(&self.side.join(&superblock)).at(|| format!("removing {superblock}"))?;
+        }
         self.disk.sync_dir(self.side).at(|| format!("syncing {}", self.side.display()))?;
         for name in self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))? {
             if matches!(
                 Name::parse(&name),
-                Some(Name::Segment(_) | Name::Kept(_) | Name::Hashes | Name::Incoming)
+                Some(Name::Segment(_) | Name::Kept(_) | Name::NewKept(_) | Name::Hashes | Name::Incoming)
             ) {
                 self.disk.remove(&self.side.join(&name)).at(|| format!("removing {name}"))?;
             }

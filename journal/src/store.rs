@@ -504,7 +504,8 @@ impl Store {
         let found = crate::state::Counters::of(&header);
         let moved = found.counter.max(found.valid_for).max(block.base.counters.counter).wrapping_add(1);
         header[24..28].copy_from_slice(&moved.to_be_bytes());
-        header[92..96].copy_from_slice(&moved.to_be_bytes());
+        // Two stores that both began empty must not take each other's base for their own.
+        header[92..96].copy_from_slice(&(random()? as u32).to_be_bytes());
         header[19] = MARK_BYTE;
         block.marked = Mark::of(&header);
         // First what recognises the mark, then the mark.

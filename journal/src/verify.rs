@@ -158,7 +158,6 @@ impl Store {
                 }
             };
             match segment.entry(SEGMENT_HEADER_LEN as u64, 0)? {
-                None if segment.header.first > self.control.base() => {}
                 None => findings.push(finding(
                     SEGMENT_HEADER_LEN as u64,
                     None,

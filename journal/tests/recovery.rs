@@ -530,7 +530,7 @@ fn r17_files_that_nothing_needs_are_removed() {
     assert!(names.iter().any(|name| name.ends_with(".kept")));
     let spare = load(&process, &segment(1));
     put(&process, &segment(0xff), &spare);
-    put(&process, &format!("{SIDE}/0000000f.kept"), &[1; 700]);
+    put(&process, &format!("{SIDE}/0000000f.kept.new"), &[1; 700]);
     put(&process, &format!("{SIDE}/notes.txt"), b"not ours");
     put(&process, MARKER, &[&[0; 512], &b"/other.db-mj01234567"[..]].concat());
     drop(open(&process).unwrap());
@@ -653,5 +653,47 @@ fn r21_the_control_file_is_filled_anew() {
             _ => put(&process, &control, &(0..len).map(|_| rng.next() as u8).collect::<Vec<u8>>()),
         }
         sound(&disk, 6, &model);
+    }
+}
+
+#[test]
+fn r22_a_lineage_that_was_being_taken_over_is_taken() {
+    let source = open(&SimDisk::new().process()).unwrap();
+    let mut model = Model::default();
+    let mut session = Session::new(Arc::clone(&source)).unwrap();
+    let mut rng = Rng(22);
+    for _ in 0..3 {
+        let change = model.change(&mut rng);
+        commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+    }
+    let blob = source.prepare(Lsn::ZERO, None).unwrap().unwrap();
+    for step in 0.. {
+        let disk = SimDisk::new();
+        let process = disk.process();
+        let replica = open(&process).unwrap();
+        let before = disk.steps();
+        disk.fail(before + step, FaultKind::Kill);
+        if replica.receive(&blob).is_ok() {
+            assert!(disk.steps() <= before + step && step > 9, "every step was tried");
+            break;
+        }
+        process.kill();
+        drop(replica);
+        let process = disk.process();
+        let replica = open(&process).unwrap();
+        assert_eq!(replica.receive(&blob).unwrap(), Lsn::new(3), "step {step}");
+        replica.set_retention(Retention::None).unwrap();
+        let mut model = model.clone();
+        let mut session = Session::new(Arc::clone(&replica)).unwrap();
+        for _ in 0..40 {
+            let change = model.change(&mut rng);
+            commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+        }
+        drop(session);
+        process.kill();
+        drop(replica);
+        let replica = open(&disk.process()).unwrap();
+        assert_eq!(replica.lineage(), source.lineage(), "step {step}");
+        assert_eq!(common::read(&replica).unwrap().1, model, "step {step}");
     }
 }

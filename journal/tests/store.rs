@@ -192,3 +192,35 @@ fn compaction_changes_no_content() {
     assert_eq!(store.head(), Lsn::new(246));
     assert!(store.verify().unwrap().is_empty());
 }
+
+#[test]
+fn checksums_of_the_past_are_those_that_were() {
+    use std::collections::HashMap;
+    for seed in 0..12 {
+        let disk = SimDisk::new();
+        let mut rng = Rng(100 + seed);
+        let mut model = Model::default();
+        let mut sums: HashMap<Lsn, u64> = HashMap::new();
+        for _ in 0..8 {
+            let store = open(&disk.process()).unwrap();
+            store.set_retention(tideline_journal::Retention::Lsns(4 + rng.below(20))).unwrap();
+            let mut session = Session::new(Arc::clone(&store)).unwrap();
+            for _ in 0..rng.below(25) {
+                let change = model.change(&mut rng);
+                let lsn = commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+                sums.insert(lsn, store.learn_checksum().unwrap());
+                if rng.below(9) == 0 {
+                    store.fold().unwrap();
+                }
+            }
+            for row in store.log().unwrap() {
+                if let Some(sum) = row.checksum {
+                    assert_eq!(Some(&sum), sums.get(&row.range.last), "seed {seed}, LSN {}", row.range.last);
+                }
+            }
+            assert!(store.verify().unwrap().is_empty());
+            drop(session);
+            store.close().unwrap();
+        }
+    }
+}

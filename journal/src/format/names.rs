@@ -20,6 +20,8 @@ pub enum Name {
     Segment(u32),
     /// Images that a fold replaced in the base and history still needs.
     Kept(u32),
+    /// The same while it is written, before it gets that name.
+    NewKept(u32),
     /// Pieces of a shipped entry that isn't complete yet.
     Incoming,
 }
@@ -33,6 +35,7 @@ impl fmt::Display for Name {
             Name::Hashes => f.write_str("hashes"),
             Name::Segment(n) => write!(f, "{n:08x}.seg"),
             Name::Kept(n) => write!(f, "{n:08x}.kept"),
+            Name::NewKept(n) => write!(f, "{n:08x}.kept.new"),
             Name::Incoming => f.write_str("incoming"),
         }
     }
@@ -63,6 +66,7 @@ impl Name {
             _ => match name.split_once('.')? {
                 (hex, "seg") => number(hex).map(Name::Segment),
                 (hex, "kept") => number(hex).map(Name::Kept),
+                (hex, "kept.new") => number(hex).map(Name::NewKept),
                 _ => None,
             },
         }
@@ -84,6 +88,7 @@ mod tests {
             Name::Segment(0),
             Name::Segment(0xdead_beef),
             Name::Kept(17),
+            Name::NewKept(17),
         ] {
             assert_eq!(Name::parse(&name.to_string()), Some(name));
         }

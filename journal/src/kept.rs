@@ -1,0 +1,207 @@
+//! Kept images: what history needs and neither base nor journal has any more.
+//!
+//! A kept segment says from which LSN on its images hold, and up to which LSN the base was moved when
+//! it was written: it is needed while the horizon is below that. Of several images of a page, the one
+//! that holds from the newest LSN at or below the one that is read counts; so whoever drops entries
+//! keeps their images of a page also where an older image of it was kept.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::{Disk, How};
+use crate::error::{At, Code, Error, Result};
+use crate::format::{
+    COMMIT_RECORD_LEN, CommitRecord, EntryHeader, HEADER_LEN, Kind, Name, Origin, ROW_LEN, Row,
+    SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind, Superblock, round_up,
+};
+use crate::hash::page_hash;
+use crate::index::Index;
+use crate::lsn::{Lsn, LsnRange};
+use crate::segment::Segment;
+use crate::snapshot::Snapshot;
+use crate::state::{State, lock_page};
+use crate::store::Store;
+
+/// True if the kept segment `number` holds what history needs, or what a fold that didn't get to its
+/// end replaced. One that is damaged stays for tide_verify to report.
+pub(crate) fn is_needed(disk: &dyn Disk, side: &Path, number: u32, block: &Superblock) -> Result<bool> {
+    match Segment::open(disk, side.join(Name::Kept(number).to_string()), How::Read) {
+        Ok(segment) => Ok(segment.header.first > block.horizon.lsn),
+        Err(_) => Ok(true),
+    }
+}
+
+/// A kept segment that is whole: from when its images hold, up to where the base was moved, rows.
+pub(crate) struct Kept {
+    pub from: Lsn,
+    pub target: Lsn,
+    pub rows: Vec<Row>,
+}
+
+/// What a new kept segment holds.
+struct Keeping<'a> {
+    /// The database that the images are of.
+    state: &'a State,
+    from: Lsn,
+    target: Lsn,
+    pages: &'a [u32],
+}
+
+impl Store {
+    /// The kept segments that are whole, and the largest number of any.
+    pub(crate) fn kept(&self) -> Result<(Vec<Kept>, u32)> {
+        let mut found = Vec::new();
+        let mut last = 0;
+        for name in self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))? {
+            let Some(Name::Kept(number)) = Name::parse(&name) else { continue };
+            last = last.max(number);
+            // Another process may drop it meanwhile; then nobody needs it.
+            let Ok(segment) = Segment::open(&*self.disk, self.side.join(&name), How::Read) else { continue };
+            if let Some(checked) = segment.entry(SEGMENT_HEADER_LEN as u64, 0)? {
+                let LsnRange { first: from, last: target } = checked.header.range;
+                found.push(Kept { from, target, rows: checked.rows().collect() });
+            }
+        }
+        Ok((found, last))
+    }
+
+    /// Keeps the base's images that a fold to `target` replaces, or cuts off, and history needs.
+    pub(crate) fn keep_replaced(&self, target: &State, folded: &[u32], index: &Arc<Index>) -> Result<()> {
+        let block = self.read_superblock()?;
+        let base = block.base;
+        let from = block.history.max(block.horizon.lsn);
+        if base.size == 0 || from >= target.lsn || target.lsn <= base.lsn {
+            return Ok(());
+        }
+        let (kept, last) = self.kept()?;
+        // A fold that didn't get to its end may have replaced some of these pages already.
+        let already: HashSet<u32> =
+            kept.iter().filter(|k| k.target > base.lsn).flat_map(|k| &k.rows).map(|row| row.page).collect();
+        let resized = base.page_size != target.page_size;
+        let cut = if resized { 1 } else { target.size + 1 };
+        let needs = |page: u32| {
+            page <= base.size
+                && page != lock_page(base.page_size as usize)
+                && !already.contains(&page)
+                && index
+                    .find(page, base.lsn)
+                    .is_none_or(|found| index.entry(found.entry).range.last <= block.horizon.lsn)
+        };
+        let mut pages: Vec<u32> = folded.iter().copied().filter(|&p| p < cut && needs(p)).collect();
+        pages.extend((cut..=base.size).filter(|&p| needs(p)));
+        let keeping = Keeping { state: &base, from, target: target.lsn, pages: &pages };
+        let size = base.page_size as usize;
+        self.write_kept(last + 1, block.lineage, &keeping, |page, image| {
+            let offset = u64::from(page - 1) * size as u64;
+            let got = self.base.read_at(image, offset).at(|| format!("reading {}", self.path.display()))?;
+            if got < size {
+                return Err(Error::new(
+                    Code::Damaged,
+                    format!("{} ends before page {page}; restore from a backup", self.path.display()),
+                ));
+            }
+            if page == 1 {
+                base.counters.serve(image, 0);
+            }
+            Ok(())
+        })
+    }
+
+    /// Keeps the images of entries that go when the horizon moves to `horizon`, below the base, where
+    /// the base has newer ones.
+    pub(crate) fn keep_dropped(&self, block: &Superblock, index: &Arc<Index>, horizon: Lsn) -> Result<()> {
+        let base = block.base;
+        if horizon >= base.lsn {
+            return Ok(());
+        }
+        let state = index.state(horizon).ok_or_else(|| {
+            Error::new(Code::Io, format!("LSN {horizon} is no boundary; report this as a bug"))
+        })?;
+        let (kept, last) = self.kept()?;
+        let older: HashSet<u32> = kept.iter().flat_map(|k| &k.rows).map(|row| row.page).collect();
+        let mut changed: HashSet<u32> = HashSet::new();
+        let mut smallest = base.size;
+        for ordinal in 0..index.entry_count() {
+            let entry = index.entry(ordinal);
+            if entry.range.last > block.horizon.lsn && entry.range.last <= horizon {
+                let table = index.segment(entry.segment).bytes(entry.table, entry.rows as usize * ROW_LEN)?;
+                changed.extend(crate::segment::rows(&table, entry.rows).map(|row| row.page));
+            } else if entry.range.last > horizon && entry.range.last <= base.lsn {
+                smallest = smallest.min(entry.state.size);
+            }
+        }
+        let replaced = |page: u32| {
+            page > smallest
+                || older.contains(&page)
+                || index
+                    .find(page, base.lsn)
+                    .is_some_and(|found| index.entry(found.entry).range.last > horizon)
+        };
+        let mut pages: Vec<u32> =
+            changed.into_iter().filter(|&page| page <= state.size && replaced(page)).collect();
+        pages.sort_unstable();
+        let view = Snapshot { index: Arc::clone(index), state, floor: block.horizon.lsn };
+        let keeping = Keeping { state: &state, from: horizon, target: base.lsn, pages: &pages };
+        self.write_kept(last + 1, block.lineage, &keeping, |page, image| view.read(self, page, 0, image))
+    }
+
+    /// Writes a kept segment, durably. It gets its name when it is whole.
+    fn write_kept(
+        &self,
+        number: u32,
+        lineage: [u8; 16],
+        keeping: &Keeping<'_>,
+        read: impl Fn(u32, &mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        let Keeping { state, from, target, pages } = *keeping;
+        if pages.is_empty() {
+            return Ok(());
+        }
+        let size = state.page_size as usize;
+        let start = SEGMENT_HEADER_LEN as u64;
+        let table_at = HEADER_LEN as u64 + pages.len() as u64 * size as u64;
+        let header = SegmentHeader {
+            kind: SegmentKind::Kept,
+            lineage,
+            number,
+            first: target,
+            chain: 0,
+            time: self.options.clock.now_ms(),
+        };
+        let entry = EntryHeader {
+            kind: Kind::Kept,
+            origin: Origin::Local,
+            range: LsnRange { first: from, last: target },
+            epoch: 0,
+            prev: 0,
+            len: round_up(table_at + (pages.len() * ROW_LEN) as u64, 8) + COMMIT_RECORD_LEN as u64,
+            table: table_at,
+            rows: pages.len() as u32,
+            state: State { lsn: target, ..*state },
+            checksum: None,
+            notes: 0,
+            durable: target,
+        };
+        let path = self.file_path(Name::NewKept(number));
+        let segment = Segment::create(&*self.disk, path, header, start + entry.len)?;
+        self.disk.copy_owner(&self.path, &segment.path).at(|| "setting a segment's owner".into())?;
+        let here = || format!("writing {}", segment.path.display());
+        let mut table = vec![0; pages.len() * ROW_LEN];
+        let mut image = vec![0; size];
+        for (n, (&page, out)) in pages.iter().zip(table.chunks_exact_mut(ROW_LEN)).enumerate() {
+            read(page, &mut image)?;
+            let offset = start + (HEADER_LEN + n * size) as u64;
+            segment.file.write_at(&image, offset).at(here)?;
+            Row { page, segment: 0, offset, hash: page_hash(page, &image) }.encode(out);
+        }
+        let encoded = entry.encode();
+        let record = CommitRecord::of(&entry, &encoded, &table).encode();
+        segment.file.write_at(&encoded, start).at(here)?;
+        segment.file.write_at(&table, start + table_at).at(here)?;
+        segment.file.write_at(&record, start + entry.record()).at(here)?;
+        segment.file.sync().at(here)?;
+        let renamed = self.disk.rename(&segment.path, &self.file_path(Name::Kept(number)));
+        renamed.and_then(|()| self.disk.sync_dir(&self.side)).at(here)
+    }
+}
