@@ -354,40 +354,6 @@ impl Store {
         let recovered = opening.begin(block)?;
         opening.clean(&recovered.block, &recovered.tail)
     }
-
-    /// Makes the base a plain SQLite file. Everything is folded.
-    fn unmark(&self) -> Result<()> {
-        let here = || format!("writing {}", self.path.display());
-        let _guard = self.lock_superblock()?;
-        let mut block = self.read_superblock()?;
-        let mut header = base_header(&*self.base)?;
-        if block.base.size == 0 {
-            block.rest = Mark::default();
-            block.rest_len = 0;
-            self.write_superblock(&mut block)?;
-            self.base.set_len(0).and_then(|()| self.base.sync()).at(here)?;
-        } else {
-            // Stock SQLite may have seen the mark's counter; it must see another now.
-            let marked = crate::state::Counters::of(&header).counter;
-            let counters = &mut block.base.counters;
-            let agreed = counters.counter == counters.valid_for;
-            counters.counter = counters.counter.max(marked.wrapping_add(1));
-            if agreed {
-                counters.valid_for = counters.counter;
-            }
-            counters.serve(&mut header, 0);
-            if block.horizon.lsn == block.base.lsn {
-                block.horizon.counters = block.base.counters;
-            }
-            block.rest = Mark::of(&header);
-            block.rest_len = self.base.len().at(here)?;
-            // First what recognises the base at rest, then the mark goes.
-            self.write_superblock(&mut block)?;
-            self.base.write_at(&header, 0).and_then(|()| self.base.sync()).at(here)?;
-        }
-        self.control.set_marked(false);
-        Ok(())
-    }
 }
 
 /// The horizon that retention asks for, if it is above the present one: always the last LSN of a

@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 
 mod checksum;
+mod clock;
 mod compact;
 mod control;
 mod detach;
@@ -41,6 +42,7 @@ mod verify;
 
 pub mod disk;
 
+pub use clock::{Clock, SystemClock};
 pub use error::{Code, Error, Result};
 pub use format::{Origin, Retention};
 pub use hash::{HEADER_LEN, page_hash};
@@ -49,7 +51,7 @@ pub use lsn::{Lsn, LsnRange};
 pub use session::{Durability, Session};
 pub use ship::Batches;
 pub use state::{Counters, State, lock_page, page_size_of};
-pub use store::{Clock, Options, Store, SystemClock, side_folder};
+pub use store::{Options, Store, side_folder};
 pub use verify::Finding;
 
 use std::sync::OnceLock;

@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::disk::{Disk, How};
+use crate::disk::{Disk, How, path_from};
 use crate::error::{At, Code, Error, Result};
 use crate::format::SUPER_JOURNAL;
 use crate::store::{Tail, follow_seal, images_are_sound, open_addressed};
@@ -88,16 +88,15 @@ pub(crate) fn resolve(disk: &dyn Disk, path: &Path, side: &Path, tail: &mut Tail
     while follow_seal(disk, side, tail)? {}
     let segment = std::sync::Arc::clone(tail.index.segment(tail.segment));
     let Some(checked) = segment.prepared(tail.offset, tail.chain)? else { return Ok(false) };
-    let Some(name) = checked.annotation(SUPER_JOURNAL).and_then(|name| std::str::from_utf8(name).ok()) else {
+    let Some(super_journal) = checked.annotation(SUPER_JOURNAL).and_then(path_from) else {
         return Ok(false);
     };
     if checked.header.range.first != tail.index.applied().next() {
         return Ok(false);
     }
-    let super_journal = Path::new(name);
     let here = || format!("writing {}", segment.path.display());
     let at = tail.offset + checked.header.record();
-    let committed = !disk.exists(super_journal).at(|| format!("looking for {name}"))?;
+    let committed = !disk.exists(super_journal).at(|| format!("looking for {}", super_journal.display()))?;
     if committed {
         let others = open_addressed(disk, side, &tail.index, &checked)?;
         if !images_are_sound(tail, &checked, &others)? {

@@ -34,6 +34,9 @@ impl Opening<'_> {
 
         // R13, R14: segments that are missing, damaged or newer. R16: a seal with nothing behind.
         let mut tail = self.start(&block)?;
+        let diverged = || {
+            self.refuse(Code::Diverged, "was replaced while its journal was ahead of it; put the file back that belongs to the side folder, or move the side folder away to go on with this file alone")
+        };
         let mut known_durable = block.durable;
         while tail.index.applied() < block.durable && advance(self.disk, self.side, &mut tail, Images::Trust)?
         {
@@ -48,6 +51,9 @@ impl Opening<'_> {
             let known = tail.index.applied() < known_durable;
             if !advance(self.disk, self.side, &mut tail, if known { Images::Trust } else { Images::Check })? {
                 // R8: what lies behind is an earlier life, or was torn; or it is R10: prepared.
+                if !marked && tail.index.applied() > block.base.lsn {
+                    return Err(diverged()); // R4, before anything is changed
+                }
                 if !crate::prepared::resolve(self.disk, self.path, self.side, &mut tail)? {
                     break;
                 }
@@ -75,7 +81,7 @@ impl Opening<'_> {
             }
             let at_rest = len == block.rest_len && Mark::of(&header) == block.rest;
             if head > block.base.lsn {
-                return Err(self.refuse(Code::Diverged, "was replaced while its journal was ahead of it; put the file back that belongs to the side folder, or move the side folder away to go on with this file alone")); // R4
+                return Err(diverged()); // R4
             }
             if !at_rest {
                 return if len == 0 {

@@ -102,7 +102,7 @@ impl<'a> Arguments<'a> {
         if text.is_empty() || text.contains(&0) {
             return Err(self.refuse(at, WANTED));
         }
-        let path = path_of(text).ok_or_else(|| self.refuse(at, WANTED))?;
+        let path = tideline_journal::disk::path_from(text).ok_or_else(|| self.refuse(at, WANTED))?;
         Ok(std::path::absolute(path)?)
     }
 
@@ -127,17 +127,6 @@ fn excerpt(text: &[u8]) -> String {
         short.push('…');
     }
     short
-}
-
-#[cfg(unix)]
-fn path_of(text: &[u8]) -> Option<PathBuf> {
-    use std::os::unix::ffi::OsStrExt;
-    Some(PathBuf::from(std::ffi::OsStr::from_bytes(text)))
-}
-
-#[cfg(not(unix))]
-fn path_of(text: &[u8]) -> Option<PathBuf> {
-    std::str::from_utf8(text).ok().map(PathBuf::from)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Weak};
 
 use parking_lot::Mutex;
-use tideline_journal::disk::RealDisk;
+use tideline_journal::disk::{RealDisk, path_from};
 use tideline_journal::{Code, Error, Options, Result, Store};
 
 static STORES: LazyLock<Mutex<HashMap<PathBuf, Weak<Store>>>> = LazyLock::new(Mutex::default);
@@ -34,13 +34,19 @@ pub(crate) fn open(path: &Path) -> Result<Arc<Store>> {
 }
 
 /// True if `path` is that of a database that is open here, with `suffix` behind it.
-pub(crate) fn belongs(path: &str, suffix: &str) -> bool {
-    path.strip_suffix(suffix).is_some_and(|database| {
-        STORES.lock().get(Path::new(database)).is_some_and(|store| store.strong_count() > 0)
-    })
+pub(crate) fn belongs(path: &Path, suffix: &str) -> bool {
+    without(path, suffix)
+        .is_some_and(|database| STORES.lock().get(database).is_some_and(|store| store.strong_count() > 0))
 }
 
-/// True if the database at `path` is open here and has a prepared entry, with its marker.
-pub(crate) fn is_prepared(path: &str) -> bool {
-    STORES.lock().get(Path::new(path)).and_then(Weak::upgrade).is_some_and(|store| store.is_prepared())
+/// True if `path` is that of a database that is open here, with `suffix` behind it, and the database
+/// has a prepared entry, with its marker.
+pub(crate) fn is_prepared(path: &Path, suffix: &str) -> bool {
+    without(path, suffix)
+        .and_then(|database| STORES.lock().get(database).and_then(Weak::upgrade))
+        .is_some_and(|store| store.is_prepared())
+}
+
+fn without<'a>(path: &'a Path, suffix: &str) -> Option<&'a Path> {
+    path.as_os_str().as_encoded_bytes().strip_suffix(suffix.as_bytes()).and_then(path_from)
 }

@@ -165,3 +165,16 @@ pub trait Words: Send + Sync {
     /// Wakes up to `count` sleepers on a word.
     fn wake(&self, index: usize, count: u32);
 }
+
+/// The path that the bytes of a name stand for; `None` where the system has no such path.
+pub fn path_from(bytes: &[u8]) -> Option<&Path> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        Some(Path::new(std::ffi::OsStr::from_bytes(bytes)))
+    }
+    #[cfg(not(unix))]
+    {
+        std::str::from_utf8(bytes).ok().map(Path::new)
+    }
+}

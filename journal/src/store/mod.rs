@@ -1,0 +1,308 @@
+//! The store: one database's base and journal, open in this process.
+//!
+//! ```text
+//!   app.db                base: the whole database at one LSN
+//!   app.db-tide/store     superblock          (superblock lock)
+//!   app.db-tide/*.seg     journal             (writer word)
+//!   app.db-tide/*.kept    what folds replaced (fold lock)
+//!   app.db-tide/control   words of all processes
+//! ```
+//! Locks are taken in this order: open, fold, superblock, tail.
+
+mod mark;
+mod opening;
+mod superblock;
+mod tail;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::clock::{Clock, SystemClock};
+use crate::control::{Control, ControlFile, Lock};
+use crate::disk::{Disk, File, How, LockKind, fork_generation};
+use crate::error::{At, Code, Error, Result};
+use crate::fold::FoldJob;
+use crate::format::{Name, SIDE_SUFFIX};
+use crate::index::Index;
+use crate::lsn::Lsn;
+use crate::touched::Touched;
+
+use mark::SHARED_FIRST;
+pub(crate) use mark::{MARK_BYTE, base_header};
+use opening::missing_side;
+pub(crate) use opening::{Opening, Recovered};
+pub(crate) use superblock::{read_superblock_slots, write_superblock};
+pub(crate) use tail::{Images, Tail, advance, follow_seal, images_are_sound, open_addressed};
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// Length of a new segment in bytes. A transaction that is longer lengthens its segment.
+    pub segment_bytes: u64,
+    /// Pages that a fold writes into the base each time that a commit makes it go on.
+    pub fold_step: usize,
+    /// Source of the time of commits.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { segment_bytes: 4 << 20, fold_step: 64, clock: Arc::new(SystemClock) }
+    }
+}
+
+/// A store that is open.
+pub struct Store {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) path: PathBuf,
+    pub(crate) side: PathBuf,
+    pub(crate) base: Arc<dyn File>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) options: Options,
+    index: RwLock<Arc<Index>>,
+    index_generation: AtomicU64,
+    pub(crate) tail: Mutex<Tail>,
+    /// The fold under way in this process, which then holds [`Lock::Fold`].
+    pub(crate) fold: Mutex<Option<FoldJob>>,
+    superblock: Mutex<()>,
+    /// Segment of the tail when it was last asked whether a fold is due.
+    pub(crate) maintained: std::sync::atomic::AtomicU32,
+    /// Pages of the base whose hash was compared.
+    pub(crate) touched: Touched,
+    /// Rolling checksum last computed.
+    pub(crate) known_checksum: Mutex<Option<(Lsn, u64)>>,
+    born: u64,
+    pub(crate) closed: Mutex<bool>,
+}
+
+/// Random 64 bits.
+pub(crate) fn random() -> Result<u64> {
+    getrandom::u64()
+        .map_err(|e| Error::new(Code::Io, format!("no random numbers: {e}; look at the system's log")))
+}
+
+/// The side folder of the database at `path`.
+pub fn side_folder(path: &Path) -> PathBuf {
+    let mut side = path.as_os_str().to_owned();
+    side.push(SIDE_SUFFIX);
+    PathBuf::from(side)
+}
+
+impl Store {
+    /// Opens the database at the absolute `path`, creating it if nothing is there; recovers it if
+    /// the last process that had it open didn't close it.
+    ///
+    /// # Errors
+    /// `Busy` while another process opens, closes or (through stock SQLite) writes it; `Damaged`,
+    /// `Missing`, `Format` and `Diverged` as the recovery table in FORMAT.md says.
+    pub fn open(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Arc<Store>> {
+        let here = || format!("opening {}", path.display());
+        let existed = disk.exists(path).at(here)?;
+        let base = disk.open_kept(path, How::Create).at(here)?;
+        if !base.lock(SHARED_FIRST, 1, LockKind::Read).at(|| format!("locking {}", path.display()))? {
+            return Err(Error::new(
+                Code::Busy,
+                "stock SQLite is writing this database; try again when it is done",
+            ));
+        }
+        let side = side_folder(path);
+        let opened = Store::open_locked(Arc::clone(&disk), path, side, Arc::clone(&base), options);
+        if opened.is_err() {
+            drop(base.unlock(SHARED_FIRST, 1));
+            // What was refused is left as it was found.
+            if !existed && base.len().is_ok_and(|len| len == 0) {
+                drop(disk.remove(path));
+            }
+        }
+        opened
+    }
+
+    fn open_locked(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        side: PathBuf,
+        base: Arc<dyn File>,
+        options: Options,
+    ) -> Result<Arc<Store>> {
+        if !disk.exists(&side).at(|| format!("looking for {}", side.display()))? {
+            // Before anything is created: a marked base can't be read without what it belongs to.
+            let header = base_header(&*base)?;
+            if header.get(19) == Some(&MARK_BYTE) {
+                return Err(missing_side(path, &side));
+            }
+            match disk.create_dir(&side) {
+                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(e).at(|| format!("creating {}", side.display()));
+                }
+                _ => {}
+            }
+            disk.copy_owner(path, &side).at(|| format!("setting the owner of {}", side.display()))?;
+            if let Some(folder) = side.parent() {
+                disk.sync_dir(folder).at(|| format!("syncing {}", folder.display()))?;
+            }
+        }
+        let control = ControlFile::open(&*disk, &side.join(Name::Control.to_string()))?;
+        control.lock(Lock::Open)?;
+        let opening = Opening { disk: &*disk, path, side: &side, base: &*base, options: &options };
+        let built: Result<(Tail, Control)> = (|| {
+            if control.alone()? {
+                let recovered = opening.recover()?;
+                let block = &recovered.block;
+                control.rebuild(
+                    random()?,
+                    recovered.tail.index.applied(),
+                    block.base.lsn,
+                    block.history.max(block.horizon.lsn),
+                    recovered.marked,
+                );
+                Ok((recovered.tail, control.claim()?))
+            } else {
+                let (_, tail) = opening.attach()?;
+                Ok((tail, control.claim()?))
+            }
+        })();
+        let (tail, control) = built?;
+        control.file().unlock(Lock::Open);
+        let store = Store {
+            index: RwLock::new(Arc::clone(&tail.index)),
+            index_generation: AtomicU64::new(1),
+            tail: Mutex::new(tail),
+            disk,
+            path: path.to_owned(),
+            side,
+            base,
+            control: Arc::new(control),
+            options,
+            fold: Mutex::new(None),
+            superblock: Mutex::new(()),
+            maintained: std::sync::atomic::AtomicU32::new(u32::MAX),
+            touched: Touched::default(),
+            known_checksum: Mutex::new(None),
+            born: fork_generation(),
+            closed: Mutex::new(false),
+        };
+        let head = store.control.appended();
+        store.catch_up(head)?;
+        Ok(Arc::new(store))
+    }
+
+    /// Path of the base.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// # Errors
+    /// `Poisoned`-like refusal in a forked child: its parent's stores aren't its own.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.born == fork_generation() {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::Denied,
+            "this connection belongs to the parent process; open the database again after fork",
+        ))
+    }
+
+    pub(crate) fn file_path(&self, name: Name) -> PathBuf {
+        self.side.join(name.to_string())
+    }
+
+    /// The lineage.
+    pub fn lineage(&self) -> [u8; 16] {
+        let tail = self.tail.lock();
+        tail.index.segment(tail.segment).header.lineage
+    }
+
+    /// The newest LSN that readers see.
+    pub fn head(&self) -> Lsn {
+        self.control.visible()
+    }
+
+    /// The newest LSN known to be on the disk.
+    pub fn durable(&self) -> Lsn {
+        self.control.durable()
+    }
+
+    /// The index that is current, and its generation.
+    pub(crate) fn index(&self) -> (Arc<Index>, u64) {
+        let index = self.index.read();
+        (Arc::clone(&index), self.index_generation.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn index_generation(&self) -> u64 {
+        self.index_generation.load(Ordering::Acquire)
+    }
+
+    /// Replaces the index; `tail` is locked by the caller and describes the new one.
+    pub(crate) fn swap_index(&self, tail: &Tail) {
+        let mut index = self.index.write();
+        *index = Arc::clone(&tail.index);
+        self.index_generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Reads entries that other processes appended, up to `to`.
+    pub(crate) fn catch_up(&self, to: Lsn) -> Result<()> {
+        let mut tail = self.tail.lock();
+        self.catch_up_tail(&mut tail, to)
+    }
+
+    /// What opening a store takes, from one that is open.
+    pub(crate) fn opening(&self) -> Opening<'_> {
+        Opening {
+            disk: &*self.disk,
+            path: &self.path,
+            side: &self.side,
+            base: &*self.base,
+            options: &self.options,
+        }
+    }
+
+    /// True while a transaction over several databases is between its two phases here.
+    pub fn is_prepared(&self) -> bool {
+        self.control.pending()
+    }
+
+    /// False once it is closed, poisoned or belongs to a parent process.
+    pub fn is_usable(&self) -> bool {
+        !*self.closed.lock() && self.check_process().is_ok()
+    }
+
+    /// Closes the store in this process. The last process folds everything, so that the base is a
+    /// plain SQLite database again; what can't be folded now is at the next opening.
+    ///
+    /// # Errors
+    /// Of that fold. The store is closed all the same, and nothing is lost.
+    pub fn close(&self) -> Result<()> {
+        let mut closed = self.closed.lock();
+        if *closed {
+            return Ok(());
+        }
+        *closed = true;
+        if self.check_process().is_err() {
+            return Ok(());
+        }
+        let result = (|| {
+            self.control.file().lock(Lock::Open)?;
+            if !self.control.file().alone()? || self.control.poisoned() {
+                return Ok(());
+            }
+            self.rest()
+        })();
+        self.control.file().leave();
+        drop(self.base.unlock(SHARED_FIRST, 1));
+        result
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Err(e) = self.close() {
+            // Nobody is left to be told; the next opening recovers.
+            crate::report(&e);
+        }
+    }
+}

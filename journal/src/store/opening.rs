@@ -1,0 +1,139 @@
+//! What opening a store takes, whether it is recovered or joined.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::{Disk, File, How};
+use crate::error::{At, Code, Error, Result};
+use crate::format::{
+    Mark, Name, Origin, Retention, SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind, Superblock,
+};
+use crate::index::Index;
+use crate::lsn::Lsn;
+use crate::segment::Segment;
+use crate::store::superblock::read_superblock;
+use crate::store::{Options, Tail, base_header, random, write_superblock};
+
+/// What is known while a store is being opened.
+pub(crate) struct Opening<'a> {
+    pub disk: &'a dyn Disk,
+    pub path: &'a Path,
+    pub side: &'a Path,
+    pub base: &'a dyn File,
+    pub options: &'a Options,
+}
+
+/// A store that nobody else has open, recovered.
+pub(crate) struct Recovered {
+    pub block: Superblock,
+    pub tail: Tail,
+    pub marked: bool,
+}
+
+impl Opening<'_> {
+    /// The tail at the first entry behind the horizon.
+    pub fn start(&self, block: &Superblock) -> Result<Tail> {
+        let path = self.side.join(Name::Segment(block.first_segment).to_string());
+        let segment = Segment::open(self.disk, path, How::Write)?;
+        if segment.header.lineage != block.lineage || segment.header.first != block.horizon.lsn.next() {
+            return Err(Error::new(
+                Code::Damaged,
+                format!(
+                    "{} isn't the segment that the superblock names; restore from a backup",
+                    segment.path.display()
+                ),
+            ));
+        }
+        let origin = Origin::from_number(block.horizon_origin).unwrap_or(Origin::External);
+        let index = Index::new(block.horizon, origin);
+        let chain = segment.header.chain;
+        let ordinal = index.push_segment(Arc::new(segment));
+        Ok(Tail {
+            index: Arc::new(index),
+            segment: ordinal,
+            offset: SEGMENT_HEADER_LEN as u64,
+            chain,
+            claimed: Lsn::ZERO,
+        })
+    }
+
+    /// Joins the processes that have the store open.
+    pub fn attach(&self) -> Result<(Superblock, Tail)> {
+        let mut last = None;
+        for _ in 0..16 {
+            let block =
+                read_superblock(self.disk, self.side)?.ok_or_else(|| missing_side(self.path, self.side))?;
+            // A fold may drop the first segment between the two reads; then the superblock moved.
+            match self.start(&block) {
+                Ok(tail) => return Ok((block, tail)),
+                Err(e) => last = Some(e),
+            }
+        }
+        Err(last.unwrap_or_else(|| missing_side(self.path, self.side)))
+    }
+
+    /// Makes a new, empty segment and a superblock for a base at LSN `base.lsn` with nothing behind.
+    pub fn begin(&self, mut block: Superblock) -> Result<Recovered> {
+        let header = SegmentHeader {
+            kind: SegmentKind::Journal,
+            lineage: block.lineage,
+            number: block.first_segment,
+            first: block.horizon.lsn.next(),
+            chain: random()?,
+            time: self.options.clock.now_ms(),
+        };
+        let path = self.side.join(Name::Segment(header.number).to_string());
+        let segment = Segment::create(self.disk, path, header, self.options.segment_bytes)?;
+        self.disk.copy_owner(self.path, &segment.path).at(|| "setting a segment's owner".into())?;
+        write_superblock(self.disk, self.side, &mut block)?;
+        let superblock = self.side.join(Name::Superblock.to_string());
+        self.disk.copy_owner(self.path, &superblock).at(|| "setting the superblock's owner".into())?;
+        let control = self.side.join(Name::Control.to_string());
+        self.disk.copy_owner(self.path, &control).at(|| "setting the control file's owner".into())?;
+        let tail = self.start(&block)?;
+        Ok(Recovered { block, tail, marked: false })
+    }
+
+    /// A superblock for a base of `lineage` that is at rest with `state`.
+    pub fn block_at_rest(&self, lineage: [u8; 16], state: crate::state::State) -> Result<Superblock> {
+        let header = base_header(self.base)?;
+        Ok(Superblock {
+            sequence: 0,
+            lineage,
+            horizon: state,
+            horizon_origin: Origin::External as u16,
+            first_segment: 1,
+            base: state,
+            base_checksum: (state.size == 0).then_some(0),
+            rest: Mark::of(&header),
+            rest_len: self.base.len().at(|| format!("reading {}", self.path.display()))?,
+            marked: Mark::default(),
+            durable: state.lsn,
+            retention: Retention::Default,
+            history: state.lsn,
+        })
+    }
+
+    /// A lineage for a database that has none.
+    pub fn new_lineage(&self) -> Result<[u8; 16]> {
+        random_lineage()
+    }
+}
+
+pub(super) fn missing_side(path: &Path, side: &Path) -> Error {
+    Error::new(
+        Code::Missing,
+        format!(
+            "{} is the base of a journal in {}, which is gone; put that folder back beside it, or restore from a backup",
+            path.display(),
+            side.display()
+        ),
+    )
+}
+
+fn random_lineage() -> Result<[u8; 16]> {
+    let mut lineage = [0; 16];
+    lineage[..8].copy_from_slice(&random()?.to_le_bytes());
+    lineage[8..].copy_from_slice(&random()?.to_le_bytes());
+    Ok(lineage)
+}

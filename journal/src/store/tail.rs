@@ -1,0 +1,239 @@
+//! The end of the journal: reading entries behind it, going on in the next segment.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::{Disk, How};
+use crate::error::{At, Code, Error, Result};
+use crate::format::{Kind, Name, SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind, round_up, seal, sealed_to};
+use crate::index::Index;
+use crate::lsn::Lsn;
+use crate::segment::{Checked, Segment};
+use crate::store::Store;
+
+/// Where the next entry goes.
+pub(crate) struct Tail {
+    pub index: Arc<Index>,
+    /// Ordinal of the segment in `index`.
+    pub segment: u32,
+    pub offset: u64,
+    /// Chain value of the last entry.
+    pub chain: u64,
+    /// Newest LSN of which an entry that was read says that it was on the disk.
+    pub claimed: Lsn,
+}
+
+/// Whether images are looked at while entries are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Images {
+    /// The entry is known to be whole.
+    Trust,
+    /// It may have been torn.
+    Check,
+}
+
+impl Store {
+    pub(crate) fn catch_up_tail(&self, tail: &mut Tail, to: Lsn) -> Result<()> {
+        while tail.index.applied() < to {
+            match advance(&*self.disk, &self.side, tail, Images::Trust) {
+                Ok(true) => {}
+                failed => {
+                    // Segments that this process never opened may have been dropped meanwhile.
+                    let started = tail.index.segments().next().map(|s| s.header.number);
+                    if self.read_superblock().is_ok_and(|block| Some(block.first_segment) != started) {
+                        let (_, fresh) = self.opening().attach()?;
+                        *tail = fresh;
+                        self.swap_index(tail);
+                        continue;
+                    }
+                    failed?;
+                    return Err(self.torn(tail));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads entries into a tail that isn't the store's yet.
+    pub(crate) fn catch_up_from(&self, tail: &mut Tail, to: Lsn) -> Result<()> {
+        while tail.index.applied() < to {
+            if !advance(&*self.disk, &self.side, tail, Images::Trust)? {
+                return Err(self.torn(tail));
+            }
+        }
+        Ok(())
+    }
+
+    fn torn(&self, tail: &Tail) -> Error {
+        let segment = tail.index.segment(tail.segment);
+        Error::new(
+            Code::Damaged,
+            format!(
+                "{} has no entry for LSN {} at byte {}, which was committed; close the database everywhere and run tide_verify, or restore from a backup",
+                segment.path.display(),
+                tail.index.applied().next(),
+                tail.offset
+            ),
+        )
+    }
+
+    /// Makes the tail the true end of the journal, in a segment that has room. Holding the writer
+    /// word, with the index caught up.
+    pub(crate) fn settle_tail(&self, tail: &mut Tail) -> Result<()> {
+        self.catch_up_tail(tail, self.control.appended())?;
+        // A dead or rolled-back writer may have sealed the segment without a commit.
+        while follow_seal(&*self.disk, &self.side, tail)? {}
+        if tail.offset < self.options.segment_bytes {
+            return Ok(());
+        }
+        let lineage = tail.index.segment(tail.segment).header.lineage;
+        self.roll(tail, lineage)
+    }
+
+    /// Goes on in a new segment. Holding the writer word.
+    pub(crate) fn roll(&self, tail: &mut Tail, lineage: [u8; 16]) -> Result<()> {
+        let segment = Arc::clone(tail.index.segment(tail.segment));
+        let used = self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))?;
+        let last = used.iter().filter_map(|name| Name::parse(name)?.segment()).max();
+        let number = last.unwrap_or(0).max(segment.header.number).checked_add(1).ok_or_else(|| {
+            Error::new(
+                Code::Limit,
+                "the journal has used up its segment numbers; detach the database and adopt it again",
+            )
+        })?;
+        let lsn = tail.index.applied();
+        let header = SegmentHeader {
+            kind: SegmentKind::Journal,
+            lineage,
+            number,
+            first: lsn.next(),
+            chain: tail.chain,
+            time: self.options.clock.now_ms(),
+        };
+        let path = self.file_path(Name::Segment(number));
+        let next = Segment::create(&*self.disk, path, header, self.options.segment_bytes)?;
+        self.disk.copy_owner(&self.path, &next.path).at(|| "setting a segment's owner".into())?;
+        // The new segment is durable before the seal that leads to it.
+        let state = tail.index.state(lsn).unwrap_or_default();
+        let seal = seal(state, self.control.epoch(), tail.chain, self.control.durable(), number, tail.chain);
+        let here = || format!("writing {}", segment.path.display());
+        segment.file.allocate(tail.offset + seal.len() as u64).at(here)?;
+        segment.file.write_at(&seal, tail.offset).at(here)?;
+        let ordinal = tail.index.push_segment(Arc::new(next));
+        tail.segment = ordinal;
+        tail.offset = SEGMENT_HEADER_LEN as u64;
+        Ok(())
+    }
+
+    /// Lets the journal of an empty store go on as that of another lineage. Holding the writer word.
+    pub(crate) fn take_over(&self, lineage: [u8; 16]) -> Result<()> {
+        let _guard = self.lock_superblock()?;
+        let mut tail = self.tail.lock();
+        while follow_seal(&*self.disk, &self.side, &mut tail)? {}
+        self.roll(&mut tail, lineage)?;
+        let mut block = self.read_superblock()?;
+        block.lineage = lineage;
+        block.first_segment = tail.index.segment(tail.segment).header.number;
+        self.write_superblock(&mut block)
+    }
+}
+
+/// Reads the next entry at the tail into the index; false if there is none.
+pub(crate) fn advance(disk: &dyn Disk, side: &Path, tail: &mut Tail, images: Images) -> Result<bool> {
+    loop {
+        let segment = Arc::clone(tail.index.segment(tail.segment));
+        let Some(checked) = segment.entry(tail.offset, tail.chain)? else { return Ok(false) };
+        let header = &checked.header;
+        if header.kind == Kind::Seal {
+            if enter_next(disk, side, tail, &checked)? {
+                continue;
+            }
+            return Ok(false);
+        }
+        if !header.kind.has_lsn() || header.range.first != tail.index.applied().next() {
+            return Ok(false);
+        }
+        let others = open_addressed(disk, side, &tail.index, &checked)?;
+        if images == Images::Check && !images_are_sound(tail, &checked, &others)? {
+            return Ok(false);
+        }
+        tail.index.push(
+            header,
+            tail.segment,
+            tail.offset,
+            checked.rows(),
+            |number| others.iter().find(|o| o.0 == number).map_or(tail.segment, |o| o.1),
+            images == Images::Check,
+        );
+        tail.offset = round_up(tail.offset + header.len, crate::format::ENTRY_ALIGN);
+        tail.claimed = tail.claimed.max(header.durable);
+        tail.chain = checked.record.chain;
+        return Ok(true);
+    }
+}
+
+/// Opens the segments that an entry's rows address beside its own: (number, ordinal).
+pub(crate) fn open_addressed(
+    disk: &dyn Disk,
+    side: &Path,
+    index: &Index,
+    checked: &Checked,
+) -> Result<Vec<(u32, u32)>> {
+    let mut opened: Vec<(u32, u32)> = Vec::new();
+    for row in checked.rows().filter(|row| row.segment != 0) {
+        if opened.iter().any(|o| o.0 == row.segment) {
+            continue;
+        }
+        let known = index.segments().position(|s| s.header.number == row.segment);
+        let ordinal = match known {
+            Some(ordinal) => ordinal as u32,
+            None => {
+                let path = side.join(Name::Segment(row.segment).to_string());
+                index.push_segment(Arc::new(Segment::open(disk, path, How::Write)?))
+            }
+        };
+        opened.push((row.segment, ordinal));
+    }
+    Ok(opened)
+}
+
+pub(crate) fn images_are_sound(tail: &Tail, checked: &Checked, others: &[(u32, u32)]) -> Result<bool> {
+    let page_size = checked.header.state.page_size as usize;
+    for row in checked.rows() {
+        let ordinal = others.iter().find(|o| o.0 == row.segment).map_or(tail.segment, |o| o.1);
+        if !tail.index.segment(ordinal).image_is_sound(&row, page_size)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Moves the tail into the next segment if the present one is sealed here.
+pub(crate) fn follow_seal(disk: &dyn Disk, side: &Path, tail: &mut Tail) -> Result<bool> {
+    let segment = Arc::clone(tail.index.segment(tail.segment));
+    let Some(checked) = segment.entry(tail.offset, tail.chain)? else { return Ok(false) };
+    if checked.header.kind == Kind::Seal { enter_next(disk, side, tail, &checked) } else { Ok(false) }
+}
+
+/// Moves the tail to where a seal leads; false if it isn't the seal of what was read so far.
+fn enter_next(disk: &dyn Disk, side: &Path, tail: &mut Tail, checked: &Checked) -> Result<bool> {
+    if checked.header.range.last != tail.index.applied() {
+        return Ok(false);
+    }
+    let segment = Arc::clone(tail.index.segment(tail.segment));
+    let broken = |what: &Path| {
+        Error::new(
+            Code::Damaged,
+            format!("{} doesn't continue the segment before it; restore from a backup", what.display()),
+        )
+    };
+    let Some((number, chain)) = sealed_to(&checked.table) else { return Err(broken(&segment.path)) };
+    let next = Segment::open(disk, side.join(Name::Segment(number).to_string()), How::Write)?;
+    if next.header.chain != chain || next.header.first != tail.index.applied().next() {
+        return Err(broken(&next.path));
+    }
+    tail.chain = chain;
+    tail.segment = tail.index.push_segment(Arc::new(next));
+    tail.offset = SEGMENT_HEADER_LEN as u64;
+    Ok(true)
+}

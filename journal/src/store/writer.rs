@@ -1,0 +1,76 @@
+//! The writer's place, and what a writer that died leaves to whoever takes it.
+
+use crate::control::Word;
+use crate::error::{Code, Error, Result};
+use crate::store::Store;
+use crate::store::tail::{Images, advance};
+
+impl Store {
+    /// Takes the writer word. Nothing is known about the snapshot yet.
+    ///
+    /// # Errors
+    /// `Busy` if a living process or another connection has it.
+    pub(crate) fn take_writer(&self) -> Result<()> {
+        match self.control.take(Word::Writer) {
+            Ok(()) => Ok(()),
+            Err(holder) => {
+                if self.control.alive(holder)? || !self.control.steal(Word::Writer, holder) {
+                    return Err(Error::new(Code::Busy, "another connection is writing; try again"));
+                }
+                self.adopt_orphans().inspect_err(|_| self.control.release(Word::Writer))
+            }
+        }
+    }
+
+    /// Waits until the writer's place is free, and takes it; false if it isn't within `patience`, or
+    /// its holder died and the next [`crate::Session::begin_write`] must clean up.
+    ///
+    /// # Errors
+    /// `Denied` in a forked child.
+    pub fn wait_for_writer(&self, patience: std::time::Duration) -> Result<bool> {
+        self.check_process()?;
+        match self.control.take(Word::Writer) {
+            Ok(()) => Ok(true),
+            Err(holder) => {
+                self.control.wait_word(Word::Writer, holder, patience);
+                Ok(self.control.take(Word::Writer).is_ok())
+            }
+        }
+    }
+
+    /// Gives up the place that [`Store::wait_for_writer`] got.
+    pub fn release_writer(&self) {
+        self.control.release(Word::Writer);
+    }
+
+    /// Finishes what the dead holder of the writer word may have appended. Holding the word.
+    pub(crate) fn adopt_orphans(&self) -> Result<()> {
+        let mut tail = self.tail.lock();
+        self.catch_up_tail(&mut tail, self.control.appended())?;
+        loop {
+            while advance(&*self.disk, &self.side, &mut tail, Images::Check)? {
+                let lsn = tail.index.applied();
+                if lsn > self.control.appended() {
+                    self.control.set_appended_for_dead(lsn);
+                }
+            }
+            if !crate::prepared::resolve(&*self.disk, &self.path, &self.side, &mut tail)? {
+                break;
+            }
+        }
+        crate::prepared::remove_left_marker(&*self.disk, &self.path)?;
+        self.control.set_pending(false);
+        Ok(())
+    }
+
+    /// Decides about the prepared entry of a writer that died.
+    pub(crate) fn finish_dead_writer(&self) -> Result<()> {
+        let Some(holder) = self.control.holder(Word::Writer) else { return Ok(()) };
+        if self.control.alive(holder)? || !self.control.steal(Word::Writer, holder) {
+            return Ok(());
+        }
+        let adopted = self.adopt_orphans();
+        self.control.release(Word::Writer);
+        adopted
+    }
+}

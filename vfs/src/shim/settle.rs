@@ -1,0 +1,77 @@
+//! Databases that stock SQLite left with a journal or a WAL.
+
+use std::ffi::CString;
+use std::path::Path;
+use std::ptr;
+
+use libsqlite3_sys as ffi;
+use tideline_journal::{Code, Error, Result};
+
+use crate::shim::host;
+
+/// Lets stock SQLite recover a database that has a rollback journal or a WAL, and take it out of
+/// WAL mode, before it is adopted.
+pub(super) fn settle(path: &Path) -> Result<()> {
+    use std::io::Read;
+    let mut header = [0; 20];
+    let wal = match std::fs::File::open(path) {
+        Ok(mut file) => file.read_exact(&mut header).is_ok() && (header[18] == 2 || header[19] == 2),
+        Err(_) => return Ok(()),
+    };
+    if header[19] > 2 {
+        // Marked: a journal beside it is a marker of ours.
+        return Ok(());
+    }
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        std::fs::metadata(name).is_ok_and(|found| found.len() > 0)
+    };
+    if !wal && !beside("-journal") && !beside("-wal") {
+        return Ok(());
+    }
+    let refuse = |what: String| {
+        Error::new(Code::Busy, format!("{} {what}; close it in stock SQLite first", path.display()))
+    };
+    let name = CString::new(path.as_os_str().as_encoded_bytes())
+        .map_err(|_| Error::new(Code::Argument, "the path has a zero byte; rename the file"))?;
+    let mut db = ptr::null_mut();
+    // SAFETY: a connection of our own, closed before we return. A private cache, because the caller
+    // may hold the lock of the shared ones.
+    let done = unsafe {
+        let flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_PRIVATECACHE;
+        let mut done = ffi::sqlite3_open_v2(name.as_ptr(), &raw mut db, flags, (*host()).zName);
+        for sql in [c"SELECT count(*) FROM sqlite_master", c"PRAGMA journal_mode=DELETE"] {
+            if done == ffi::SQLITE_OK {
+                done = ffi::sqlite3_exec(db, sql.as_ptr(), None, ptr::null_mut(), ptr::null_mut());
+            }
+        }
+        ffi::sqlite3_close(db);
+        done
+    };
+    match done {
+        ffi::SQLITE_OK => Ok(()),
+        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
+            Err(refuse("is in use, with a journal or a WAL of stock SQLite".into()))
+        }
+        // Not ours to judge: opening it tells more.
+        ffi::SQLITE_NOTADB => Ok(()),
+        other => Err(Error::new(
+            Code::Io,
+            format!(
+                "{}: stock SQLite can't recover it (error {other}); open it there to see why",
+                path.display()
+            ),
+        )),
+    }
+}
+
+/// True if the file at `path` is no marked base.
+pub(super) fn is_plain(path: &Path) -> bool {
+    use std::io::Read;
+    let mut header = [0; 20];
+    match std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
+        Ok(()) => header[19] <= 2,
+        Err(e) => e.kind() == std::io::ErrorKind::UnexpectedEof,
+    }
+}
