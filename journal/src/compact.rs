@@ -112,8 +112,8 @@ impl Store {
             Error::new(Code::Io, "the range's last segment isn't sealed; report this as a bug")
         })?;
         let (old, next) = (&old[..split], old[split]);
-        let used = self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))?;
-        let number = used.iter().filter_map(|name| Name::parse(name)?.segment()).max().unwrap_or(0) + 1;
+        next.anchor(&*self.disk).inspect_err(|_| self.control.poison())?;
+        let number = self.control.next_segment()?;
         let header = SegmentHeader {
             kind: SegmentKind::Journal,
             lineage: old[0].header.lineage,

@@ -6,10 +6,11 @@
 //!
 //! ```text
 //! W  writer    slot and generation, 0 when free     BASE     LSN of the base
-//! F  flusher   the same                             TARGET   LSN that a fold is moving the base to
+//! F  flusher   the same                             TARGET   LSN that a fold is moving it to
 //! A  appended head                                  HORIZON  oldest LSN that segments are kept for
 //! D  durable head                                   MARKED   1 while the base is marked
 //! P  published without waiting                      WRITER_LAST  who set A last
+//!                                                   SEGMENT  largest number of a segment so far
 //! ```
 //! Readers see `max(P, D)`.
 
@@ -42,6 +43,7 @@ const W_MARKED: usize = 80;
 const W_WRITER_LAST: usize = 88;
 const W_CELLS_HIGH: usize = 96;
 const W_PENDING: usize = 104;
+const W_SEGMENT: usize = 112;
 const W_SLOTS: usize = 128;
 const SLOTS: usize = 256;
 const W_CELLS: usize = 1024;
@@ -166,7 +168,7 @@ impl ControlFile {
 
     /// Sets every word as for a store whose head and durable head are `head`. Under [`Lock::Open`]
     /// with nobody else there.
-    pub fn rebuild(&self, epoch: u64, head: Lsn, base: Lsn, horizon: Lsn, marked: bool) {
+    pub fn rebuild(&self, epoch: u64, head: Lsn, base: Lsn, horizon: Lsn, marked: bool, segment: u32) {
         for word in self.words.words() {
             word.store(0, Ordering::Relaxed);
         }
@@ -176,9 +178,11 @@ impl ControlFile {
         set(W_DURABLE, head.get());
         set(W_PUBLISHED, head.get());
         set(W_BASE, base.get());
-        set(W_TARGET, base.get());
+        // A fold may have been under way.
+        set(W_TARGET, if marked { head.max(base).get() } else { base.get() });
         set(W_HORIZON, horizon.get());
         set(W_MARKED, u64::from(marked));
+        set(W_SEGMENT, u64::from(segment));
         set(W_MAGIC, MAGIC);
     }
 
@@ -422,12 +426,14 @@ impl Control {
     }
 
     /// Announces that the base will move to `wanted`, and returns how far it may move: never past
-    /// a snapshot that a living reader has registered.
+    /// a snapshot that a living reader has registered. What an earlier fold announced, and may have
+    /// written, stays announced until the base is there.
     pub fn announce_fold(&self, wanted: Lsn) -> Result<Lsn> {
-        self.word(W_TARGET).store(wanted.get(), Ordering::SeqCst);
+        let before = self.fold_target().max(self.base());
+        self.word(W_TARGET).store(wanted.max(before).get(), Ordering::SeqCst);
         fence(Ordering::SeqCst);
         let allowed = wanted.min(self.oldest_pin(wanted)?);
-        self.word(W_TARGET).store(allowed.max(self.base()).get(), Ordering::SeqCst);
+        self.word(W_TARGET).store(allowed.max(before).get(), Ordering::SeqCst);
         Ok(allowed)
     }
 
@@ -436,7 +442,7 @@ impl Control {
         self.word(W_BASE).store(lsn.get(), Ordering::SeqCst);
     }
 
-    /// LSN that the base is at, or is being moved to.
+    /// LSN that the base is at, or up to which it may hold images of a fold that isn't finished.
     pub fn fold_target(&self) -> Lsn {
         self.lsn(W_TARGET)
     }
@@ -444,6 +450,20 @@ impl Control {
     /// HORIZON := `lsn`.
     pub fn set_horizon(&self, lsn: Lsn) {
         self.word(W_HORIZON).store(lsn.get(), Ordering::SeqCst);
+    }
+
+    /// A number that no segment has had.
+    ///
+    /// # Errors
+    /// `Limit` once they are used up.
+    pub fn next_segment(&self) -> Result<u32> {
+        let last = self.word(W_SEGMENT).fetch_add(1, Ordering::SeqCst);
+        u32::try_from(last + 1).map_err(|_| {
+            Error::new(
+                Code::Limit,
+                "the journal has used up its segment numbers; detach the database and adopt it again",
+            )
+        })
     }
 
     /// Oldest LSN below `limit` that a living reader has pinned, else `limit`. Pins of dead readers
@@ -539,11 +559,6 @@ impl Cell {
                 return lsn;
             }
         }
-    }
-
-    /// Moves the pin forward to `lsn`, which is not below it.
-    pub fn advance(&self, lsn: Lsn) {
-        self.control.word(W_CELLS + 2 * self.cell + 1).store(lsn.get() + 1, Ordering::SeqCst);
     }
 
     /// Pins nothing.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::control::Word;
-use crate::error::{At, Code, Result};
+use crate::error::{Code, Result};
 use crate::lsn::Lsn;
 use crate::recover::rewrite;
 use crate::session::poisoned;
@@ -76,7 +76,7 @@ impl Store {
         self.catch_up(head)?;
         let dirty = self.tail.lock().index.unsynced(durable, head);
         for segment in dirty {
-            segment.file.sync().at(|| format!("syncing {}", segment.path.display()))?;
+            segment.sync(&*self.disk)?;
         }
         self.control.set_durable(head);
         Ok(())
@@ -98,7 +98,7 @@ impl Store {
                 self.adopt_orphans()?;
             }
             let tail = self.tail.lock();
-            rewrite(&tail, self.control.durable(), self.control.appended())
+            rewrite(&*self.disk, &tail, self.control.durable(), self.control.appended())
         })();
         if !writer {
             self.control.release(Word::Writer);

@@ -14,7 +14,7 @@ use crate::control::Lock;
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Mark, Name, ROW_LEN, Retention, SegmentKind, Superblock};
 use crate::hashes::Hashes;
-use crate::index::Index;
+use crate::index::{Index, Shrunk};
 use crate::lsn::Lsn;
 use crate::segment::Segment;
 use crate::snapshot::{Snapshot, hash_in_table};
@@ -24,6 +24,9 @@ use crate::store::{MARK_BYTE, Store, base_header};
 /// History kept when nobody said otherwise.
 const DEFAULT_BYTES: u64 = 64 << 20;
 const DEFAULT_LSNS: u64 = 10_000;
+
+/// Bytes of neighbouring pages that a fold writes at a time.
+const RUN: usize = 256 << 10;
 
 /// A fold under way.
 pub(crate) struct FoldJob {
@@ -39,43 +42,19 @@ pub(crate) struct FoldJob {
 }
 
 impl Store {
-    /// Goes on with a fold, or begins one if the journal has grown beyond what is retained. Called
-    /// after commits; does a bounded part of the work.
-    pub(crate) fn maintain(&self) -> Result<()> {
-        let Some(mut job) = self.fold.try_lock() else { return Ok(()) };
-        if job.is_none() {
-            let sealed = self.tail.lock().segment;
-            if self.maintained.swap(sealed, std::sync::atomic::Ordering::Relaxed) == sealed
-                || !self.control.file().try_lock(Lock::Fold)?
-            {
-                return Ok(());
-            }
-            match self.due() {
-                Ok(Some(begun)) => *job = Some(begun),
-                other => {
-                    self.control.file().unlock(Lock::Fold);
-                    return other.map(drop);
-                }
-            }
-        }
-        let done = match job.as_mut() {
-            Some(job) => self.fold_step(job, self.options.fold_step),
-            None => return Ok(()),
-        };
-        if !matches!(done, Ok(false)) {
-            *job = None;
-            self.control.file().unlock(Lock::Fold);
-        }
-        done.map(drop)
-    }
-
     /// The fold that retention asks for, if any. Under the fold lock.
-    fn due(&self) -> Result<Option<FoldJob>> {
+    pub(crate) fn due(&self) -> Result<Option<FoldJob>> {
         let block = self.read_superblock()?;
         let head = self.control.appended();
         self.catch_up(head)?;
         let index = Arc::clone(&self.tail.lock().index);
-        let Some(horizon) = retained_from(&index, &block, head, self.options.clock.now_ms())? else {
+        if let Some(job) = self.unfinished(&block, &index)? {
+            return Ok(Some(job));
+        }
+        // What a reader needs stays; the next segment asks again.
+        let limit = self.control.oldest_pin(head)?;
+        let now = self.options.clock.now_ms();
+        let Some(horizon) = retained_from(&index, &block, head, limit, now)? else {
             return Ok(None);
         };
         if horizon < block.base.lsn {
@@ -85,11 +64,27 @@ impl Store {
         self.make_durable(horizon)?;
         let allowed = self.control.announce_fold(horizon)?;
         if allowed < horizon {
-            // A reader needs more; the next segment asks again.
             return Ok(None);
         }
         self.move_history(horizon)?;
         self.job(&block, &index, horizon, Some(horizon)).map(Some)
+    }
+
+    /// The fold that must be finished before anything is dropped: one was begun and died, so the base
+    /// may hold newer images than it says, and only the journal has the others.
+    fn unfinished(&self, block: &Superblock, index: &Arc<Index>) -> Result<Option<FoldJob>> {
+        let target = self.control.fold_target();
+        if target <= block.base.lsn {
+            return Ok(None);
+        }
+        // One that gives history up keeps no images, and is done as such.
+        let horizon = (block.history > block.base.lsn).then_some(block.history);
+        let target = horizon.unwrap_or(target);
+        self.make_durable(target)?;
+        if self.control.announce_fold(target)? < target {
+            return Ok(None);
+        }
+        self.job(block, index, target, horizon).map(Some)
     }
 
     /// Gives up what is below `horizon`, durably, before a fold replaces images that it would need.
@@ -137,26 +132,32 @@ impl Store {
     }
 
     /// Writes up to `count` pages; true when the fold is complete.
-    fn fold_step(&self, job: &mut FoldJob, count: usize) -> Result<bool> {
+    pub(crate) fn fold_step(&self, job: &mut FoldJob, count: usize) -> Result<bool> {
         if job.next == 0 && job.horizon.is_none() {
             self.keep_replaced(&job.target, &job.pages, &job.view.index)?;
         }
         let size = job.target.page_size as usize;
-        let mut image = vec![0; size];
         let end = job.pages.len().min(job.next.saturating_add(count));
-        let here = || format!("writing {}", self.path.display());
-        for &page in &job.pages[job.next..end] {
-            if page > job.target.size {
-                continue;
-            }
-            job.view.read(self, page, 0, &mut image)?;
+        let pages = &job.pages[job.next..end];
+        // Neighbours go in one write.
+        let mut run = Vec::new();
+        for (n, &page) in pages.iter().enumerate().take_while(|(_, page)| **page <= job.target.size) {
+            let at = run.len();
+            run.resize(at + size, 0);
+            let image = &mut run[at..];
+            job.view.read(self, page, 0, image)?;
             if page == 1 {
                 // While the base is behind it stays marked.
                 let mark = Mark::of(&base_header(&*self.base)?);
                 image[19] = MARK_BYTE;
-                mark.put(&mut image);
+                mark.put(image);
             }
-            self.base.write_at(&image, u64::from(page - 1) * size as u64).at(here)?;
+            let next = pages.get(n + 1).copied();
+            if next != Some(page + 1) || page == job.target.size || run.len() >= RUN {
+                let first = u64::from(page) * size as u64 - run.len() as u64;
+                self.base.write_at(&run, first).at(|| format!("writing {}", self.path.display()))?;
+                run.clear();
+            }
         }
         job.next = end;
         if end < job.pages.len() {
@@ -176,13 +177,15 @@ impl Store {
             }
             self.base.sync().at(here)?;
             let hashes = Hashes::open(&*self.disk, &self.path, &self.side, job.target.page_size)?;
+            let mut moved = Vec::with_capacity(job.pages.len());
             for &page in job.pages.iter().filter(|&&page| page <= job.target.size) {
                 if let Some(found) = job.view.index.find(page, job.target.lsn) {
                     if job.view.index.entry(found.entry).range.last > block.base.lsn {
-                        hashes.set(page, hash_in_table(&job.view.index, page, &found)?)?;
+                        moved.push((page, hash_in_table(&job.view.index, page, &found)?));
                     }
                 }
             }
+            hashes.set_many(&moved)?;
             hashes.sync()?;
         }
         let mut first_segment = block.first_segment;
@@ -199,11 +202,14 @@ impl Store {
                 if let Some(entry) = index.entry_at(horizon) {
                     block.horizon_origin = index.entry(entry).origin as u16;
                 }
-                first_segment = index
+                let first = index
                     .segments()
-                    .rfind(|s| s.header.kind == SegmentKind::Journal && s.header.first <= horizon.next())
-                    .map_or(first_segment, |s| s.header.number);
-                block.first_segment = first_segment;
+                    .rfind(|s| s.header.kind == SegmentKind::Journal && s.header.first <= horizon.next());
+                if let Some(first) = first {
+                    first.anchor(&*self.disk).inspect_err(|_| self.control.poison())?;
+                    first_segment = first.header.number;
+                    block.first_segment = first_segment;
+                }
             }
             self.write_superblock(&mut block)?;
             self.control.set_base(block.base.lsn);
@@ -219,38 +225,49 @@ impl Store {
     /// horizon has passed.
     pub(crate) fn drop_before(&self, index: &Index, first: u32) -> Result<()> {
         let block = self.read_superblock()?;
-        let dropped: Vec<u32> =
-            index.segments().map(|s| s.header.number).take_while(|&n| n != first).collect();
-        for name in self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))? {
-            let drop = match Name::parse(&name) {
-                Some(Name::Segment(n)) => dropped.contains(&n),
-                Some(Name::Kept(n)) => !crate::kept::is_needed(&*self.disk, &self.side, n, &block)?,
-                _ => false,
+        for segment in index.segments().take_while(|s| s.header.number != first) {
+            let gone = match self.retire(segment)? {
+                true => Ok(()),
+                false => self.disk.remove(&segment.path),
             };
-            if drop {
-                self.disk.remove(&self.side.join(&name)).at(|| format!("removing {name}"))?;
+            match gone {
+                // Dropped before, and in the index still.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.at(|| format!("removing {}", segment.path.display()))?,
+            }
+        }
+        for name in self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))? {
+            if let Some(Name::Kept(n)) = Name::parse(&name) {
+                if !crate::kept::is_needed(&*self.disk, &self.side, n, &block)? {
+                    self.disk.remove(&self.side.join(&name)).at(|| format!("removing {name}"))?;
+                }
             }
         }
         self.shrink_index()
     }
 
-    /// Builds a smaller index once most of the present one describes what was dropped.
+    /// Makes a smaller index once most of the present one describes what was dropped.
     fn shrink_index(&self) -> Result<()> {
-        let mut tail = self.tail.lock();
+        let (old, _) = self.index();
         let horizon = self.control.horizon();
-        let index = &tail.index;
-        let dead = (0..index.entry_count())
-            .take_while(|&n| index.entry(n).range.last <= horizon)
-            .map(|n| u64::from(index.entry(n).rows))
+        let dead = (0..old.entry_count())
+            .take_while(|&n| old.entry(n).range.last <= horizon)
+            .map(|n| u64::from(old.entry(n).rows))
             .sum::<u64>();
-        if dead * 2 < u64::from(index.version_count()).max(4096) {
+        if dead * 2 < u64::from(old.version_count()).max(4096) {
             return Ok(());
         }
-        let applied = index.applied();
-        let (_, mut fresh) = self.opening().attach()?;
-        self.catch_up_from(&mut fresh, applied)?;
-        *tail = fresh;
-        self.swap_index(&tail);
+        // Nearly all of it is copied while writers go on.
+        let Some(mut shrunk) = Shrunk::begin(&old, horizon) else { return Ok(()) };
+        if shrunk.copy(&old)?.is_none() {
+            return Ok(());
+        }
+        let mut tail = self.tail.lock();
+        if Arc::ptr_eq(&tail.index, &old) && shrunk.copy(&old)?.is_some() {
+            tail.segment -= shrunk.segments_from;
+            tail.index = Arc::new(shrunk.index);
+            self.swap_index(&tail);
+        }
         Ok(())
     }
 
@@ -275,16 +292,9 @@ impl Store {
     fn fold_now(&self) -> Result<Lsn> {
         let head = self.control.appended();
         self.make_durable(head)?;
-        let block = self.read_superblock()?;
         self.catch_up(head)?;
         let index = Arc::clone(&self.tail.lock().index);
-        if block.history > block.base.lsn {
-            // A fold that gives history up was begun and didn't get to its end.
-            let target = self.control.announce_fold(block.history)?;
-            if target < block.history {
-                return Ok(block.base.lsn);
-            }
-            let mut job = self.job(&block, &index, target, Some(target))?;
+        while let Some(mut job) = self.unfinished(&self.read_superblock()?, &index)? {
             while !self.fold_step(&mut job, usize::MAX)? {}
         }
         let block = self.read_superblock()?;
@@ -301,7 +311,7 @@ impl Store {
         let block = self.read_superblock()?;
         let index = Arc::clone(&self.tail.lock().index);
         let head = index.applied();
-        let horizon = retained_from(&index, &block, head, self.options.clock.now_ms())?;
+        let horizon = retained_from(&index, &block, head, head, self.options.clock.now_ms())?;
         match horizon.filter(|&horizon| horizon <= block.base.lsn) {
             Some(horizon) => self.trim_to(&block, &index, horizon),
             None => Ok(()),
@@ -331,7 +341,8 @@ impl Store {
         if self.control.marked() {
             self.unmark()?;
         }
-        self.forget_history()
+        self.forget_history()?;
+        self.drop_spares(true)
     }
 
     /// Begins the journal anew behind the base, where retention asks for no history at all and
@@ -347,18 +358,16 @@ impl Store {
         }
         block.horizon = block.base;
         block.history = block.base.lsn;
-        let used = self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))?;
-        let last = used.iter().filter_map(|name| Name::parse(name)?.segment()).max().unwrap_or(0);
-        block.first_segment = last + 1;
+        block.first_segment = self.control.next_segment()?;
         let opening = self.opening();
         let recovered = opening.begin(block)?;
         opening.clean(&recovered.block, &recovered.tail)
     }
 }
 
-/// The horizon that retention asks for, if it is above the present one: always the last LSN of a
-/// sealed segment.
-fn retained_from(index: &Index, block: &Superblock, head: Lsn, now: u64) -> Result<Option<Lsn>> {
+/// The horizon that retention asks for, up to `limit`, if it is above the present one: always the last
+/// LSN of a sealed segment.
+fn retained_from(index: &Index, block: &Superblock, head: Lsn, limit: Lsn, now: u64) -> Result<Option<Lsn>> {
     let segments: Vec<&Arc<Segment>> = index
         .segments()
         .skip_while(|s| s.header.number != block.first_segment)
@@ -384,7 +393,7 @@ fn retained_from(index: &Index, block: &Superblock, head: Lsn, now: u64) -> Resu
                 index.state(last).is_some_and(|state| now.saturating_sub(state.time) / 1000 >= seconds)
             }
         };
-        if !droppable {
+        if !droppable || last > limit {
             break;
         }
         if last > block.horizon.lsn {

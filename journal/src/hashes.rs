@@ -10,6 +10,10 @@ use crate::format::{Name, VERSION};
 const MAGIC: &[u8; 8] = b"TIDEHASH";
 const HEADER: u64 = 64;
 
+/// Pages between two whose hashes still go into one write, and pages of one write.
+const NEAR: u32 = 256;
+const RUN: u32 = 8192;
+
 /// Header of the file, for pages of this size.
 fn header(page_size: u32) -> [u8; HEADER as usize] {
     let mut header = [0; HEADER as usize];
@@ -106,6 +110,28 @@ impl Hashes {
     /// Notes the hash of `page`.
     pub fn set(&self, page: u32, hash: u64) -> Result<()> {
         self.file.write_at(&hash.to_le_bytes(), HEADER + 8 * u64::from(page - 1)).at(|| self.here())
+    }
+
+    /// Notes the hashes of many pages, in order of their numbers: neighbours in one write. Those between
+    /// them may become unknown if somebody else learns them meanwhile.
+    pub fn set_many(&self, hashes: &[(u32, u64)]) -> Result<()> {
+        let mut rest = hashes;
+        while let Some(&(first, _)) = rest.first() {
+            let near = |pair: &[(u32, u64)]| pair[1].0 - pair[0].0 <= NEAR && pair[1].0 - first < RUN;
+            let (run, behind) = rest.split_at(rest.windows(2).take_while(|pair| near(pair)).count() + 1);
+            let last = run[run.len() - 1].0;
+            let mut known = vec![0; (last - first + 1) as usize];
+            if run.len() < known.len() {
+                self.get_many(first, &mut known)?;
+            }
+            for &(page, hash) in run {
+                known[(page - first) as usize] = hash;
+            }
+            let bytes: Vec<u8> = known.iter().flat_map(|hash| hash.to_le_bytes()).collect();
+            self.file.write_at(&bytes, HEADER + 8 * u64::from(first - 1)).at(|| self.here())?;
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// Makes them durable.

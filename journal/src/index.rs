@@ -2,7 +2,7 @@
 //!
 //! Readers take no lock: everything is appended by one thread at a time (under the store's tail
 //! lock) and published by atomics. An index only grows; when segments have been dropped, a new one
-//! is built beside it and swapped in.
+//! is made beside it from what stays, and swapped in.
 //!
 //! Invariants:
 //! 1. Entries are in order of their LSNs, without gaps, from the origin's LSN on.
@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::format::{EntryHeader, Kind, Origin, Row, SEGMENT_HEADER_LEN, SegmentKind};
+use crate::error::Result;
+use crate::format::{EntryHeader, Kind, Origin, ROW_LEN, Row, SEGMENT_HEADER_LEN, SegmentKind};
 use crate::lsn::{Lsn, LsnRange};
 use crate::segment::Segment;
 use crate::state::State;
@@ -254,8 +255,7 @@ impl Index {
         segment_of: impl Fn(u32) -> u32,
         verified: bool,
     ) {
-        let ordinal = self.entry_count.load(Ordering::Relaxed);
-        let entry = Entry {
+        self.push_entry(Entry {
             kind: header.kind,
             origin: header.origin,
             range: header.range,
@@ -266,24 +266,32 @@ impl Index {
             table: offset + header.table,
             rows: header.rows,
             len: header.len,
-        };
-        assert!(self.entries.slot(ordinal as usize).set(entry).is_ok(), "one thread appends");
-        self.entry_count.store(ordinal + 1, Ordering::Release);
+        });
         for row in rows {
             let held = if row.segment == 0 { segment } else { segment_of(row.segment) };
-            let place = (u64::from(held) << OFFSET_BITS)
-                | (row.offset >> 3)
-                | if verified || row.offset == 0 { VERIFIED } else { 0 };
-            let number = self.version_count.load(Ordering::Relaxed);
-            let newest = self.newest_slot(row.page);
-            let before = newest.load(Ordering::Relaxed);
-            let version = self.versions.slot(number as usize);
-            version.link.store((u64::from(before) << 32) | u64::from(ordinal), Ordering::Relaxed);
-            version.place.store(place, Ordering::Relaxed);
-            self.version_count.store(number + 1, Ordering::Release);
-            newest.store(number + 1, Ordering::Release);
+            let verified = if verified || row.offset == 0 { VERIFIED } else { 0 };
+            self.push_version(row.page, (u64::from(held) << OFFSET_BITS) | (row.offset >> 3) | verified);
         }
         self.applied.store(header.range.last.get(), Ordering::Release);
+    }
+
+    fn push_entry(&self, entry: Entry) {
+        let ordinal = self.entry_count.load(Ordering::Relaxed);
+        assert!(self.entries.slot(ordinal as usize).set(entry).is_ok(), "one thread appends");
+        self.entry_count.store(ordinal + 1, Ordering::Release);
+    }
+
+    /// Adds a version of `page` to the last entry.
+    fn push_version(&self, page: u32, place: u64) {
+        let entry = self.entry_count.load(Ordering::Relaxed) - 1;
+        let number = self.version_count.load(Ordering::Relaxed);
+        let newest = self.newest_slot(page);
+        let before = newest.load(Ordering::Relaxed);
+        let version = self.versions.slot(number as usize);
+        version.link.store((u64::from(before) << 32) | u64::from(entry), Ordering::Relaxed);
+        version.place.store(place, Ordering::Relaxed);
+        self.version_count.store(number + 1, Ordering::Release);
+        newest.store(number + 1, Ordering::Release);
     }
 
     fn newest_slot(&self, page: u32) -> &AtomicU32 {
@@ -337,6 +345,66 @@ impl Index {
         if let Some(version) = self.versions.get(found.version as usize - 1) {
             version.place.fetch_or(VERIFIED, Ordering::Relaxed);
         }
+    }
+}
+
+/// An index that is made from another, without what lies at or below a horizon.
+pub(crate) struct Shrunk {
+    pub index: Index,
+    /// Ordinal, in the other, of the first segment that is in this one.
+    pub segments_from: u32,
+    /// What is copied next: ordinals of an entry and of its first version.
+    entry: u32,
+    version: u32,
+}
+
+impl Shrunk {
+    /// Begins with nothing behind `horizon`, an end of an entry; `None` if `old` hasn't got that.
+    pub fn begin(old: &Index, horizon: Lsn) -> Option<Shrunk> {
+        let origin = old.state(horizon)?;
+        let (entry, origin_origin) = match old.entry_at(horizon) {
+            Some(ordinal) => (ordinal + 1, old.entry(ordinal).origin),
+            None => (0, old.origin_origin),
+        };
+        let dropped = 0..entry;
+        let version = dropped.clone().map(|ordinal| old.entry(ordinal).rows).sum();
+        let segments_from = if entry < old.entry_count() {
+            old.entry(entry).segment
+        } else {
+            dropped.last().map_or(0, |ordinal| old.entry(ordinal).segment)
+        };
+        Some(Shrunk { index: Index::new(origin, origin_origin), segments_from, entry, version })
+    }
+
+    /// Copies what `old` has got since; `None` if it can't be, because a row names a segment that was
+    /// left out.
+    pub fn copy(&mut self, old: &Index) -> Result<Option<()>> {
+        let have = self.index.segment_count.load(Ordering::Relaxed);
+        for ordinal in self.segments_from + have..old.segment_count.load(Ordering::Acquire) {
+            self.index.push_segment(Arc::clone(old.segment(ordinal)));
+        }
+        for ordinal in self.entry..old.entry_count() {
+            let entry = *old.entry(ordinal);
+            if entry.range.last > old.applied() {
+                break;
+            }
+            let Some(segment) = entry.segment.checked_sub(self.segments_from) else { return Ok(None) };
+            let table = old.segment(entry.segment).bytes(entry.table, entry.rows as usize * ROW_LEN)?;
+            let mut pages = crate::segment::rows(&table, entry.rows).map(|row| row.page);
+            self.index.push_entry(Entry { segment, ..entry });
+            for (number, page) in (self.version..).zip(&mut pages) {
+                let version = old.versions.get(number as usize).expect("each row has a version");
+                let place = version.place.load(Ordering::Relaxed);
+                let held = ((place & !VERIFIED) >> OFFSET_BITS) as u32;
+                let Some(held) = held.checked_sub(self.segments_from) else { return Ok(None) };
+                let rest = place & (VERIFIED | ((1 << OFFSET_BITS) - 1));
+                self.index.push_version(page, (u64::from(held) << OFFSET_BITS) | rest);
+            }
+            self.index.applied.store(entry.range.last.get(), Ordering::Release);
+            self.version += entry.rows;
+            self.entry = ordinal + 1;
+        }
+        Ok(Some(()))
     }
 }
 

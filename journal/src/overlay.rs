@@ -74,8 +74,6 @@ impl BlockMap {
 /// The overlay.
 pub(crate) struct Overlay {
     pub segment: Arc<Segment>,
-    /// Ordinal of the segment in the index.
-    pub ordinal: u32,
     /// Where the entry's header will be.
     pub start: u64,
     /// Where the next image goes.
@@ -102,10 +100,9 @@ pub(crate) struct Overlay {
 
 impl Overlay {
     /// An overlay with nothing on it. `len` is the length of the snapshot in bytes.
-    pub fn new(segment: Arc<Segment>, ordinal: u32, start: u64, len: u64) -> Overlay {
+    pub fn new(segment: Arc<Segment>, start: u64, len: u64) -> Overlay {
         let mut overlay = Overlay {
             segment,
-            ordinal,
             start,
             next: 0,
             allocated: 0,
@@ -124,12 +121,11 @@ impl Overlay {
     }
 
     /// Begins anew at the place given, keeping the buffers.
-    pub fn reset(&mut self, segment: Arc<Segment>, ordinal: u32, start: u64, len: u64) {
+    pub fn reset(&mut self, segment: Arc<Segment>, start: u64, len: u64) {
         if !Arc::ptr_eq(&self.segment, &segment) {
             self.allocated = 0;
             self.segment = segment;
         }
-        self.ordinal = ordinal;
         self.start = start;
         self.snapshot_len = len;
         self.len = len;

@@ -1,12 +1,13 @@
 //! Opening a store that nobody else has open: the recovery table of FORMAT.md. Each row is cited
 //! where it is decided.
 
+use crate::disk::Disk;
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Mark, Name, Superblock};
 use crate::lsn::Lsn;
 use crate::state::{Counters, State, page_size_of, size_of};
 use crate::store::{
-    Images, MARK_BYTE, Opening, Recovered, Tail, advance, base_header, read_superblock_slots,
+    Images, MARK_BYTE, Opening, Recovered, Tail, advance, base_header, lost_segment, read_superblock_slots,
     write_superblock,
 };
 
@@ -60,6 +61,12 @@ impl Opening<'_> {
             }
         }
         let head = tail.index.applied();
+        if let Some((number, reason)) = lost_segment(self.disk, self.side, &tail)? {
+            // It may never have reached the disk, but then none behind it did.
+            if head < block.durable || self.largest_segment()? > number {
+                return Err(reason); // R14
+            }
+        }
         if head < block.durable {
             return Err(Error::new(
                 Code::Damaged,
@@ -116,7 +123,7 @@ impl Opening<'_> {
     fn harden(&self, block: &mut Superblock, torn: bool, tail: &Tail) -> Result<()> {
         let head = tail.index.applied();
         if head > block.durable {
-            rewrite(tail, block.durable, head)?;
+            rewrite(self.disk, tail, block.durable, head)?;
             block.durable = head;
         } else if !torn {
             return Ok(());
@@ -130,7 +137,7 @@ impl Opening<'_> {
             let needed = match Name::parse(&name) {
                 Some(Name::Segment(n)) => tail.index.segments().any(|s| s.header.number == n),
                 Some(Name::Kept(n)) => crate::kept::is_needed(self.disk, self.side, n, block)?,
-                Some(Name::NewKept(_)) => false,
+                Some(Name::NewKept(_) | Name::Spare(..)) => false,
                 _ => true,
             };
             if !needed {
@@ -151,7 +158,14 @@ impl Opening<'_> {
         for name in self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))? {
             if matches!(
                 Name::parse(&name),
-                Some(Name::Segment(_) | Name::Kept(_) | Name::NewKept(_) | Name::Hashes | Name::Incoming)
+                Some(
+                    Name::Segment(_)
+                        | Name::Kept(_)
+                        | Name::NewKept(_)
+                        | Name::Spare(..)
+                        | Name::Hashes
+                        | Name::Incoming
+                )
             ) {
                 self.disk.remove(&self.side.join(&name)).at(|| format!("removing {name}"))?;
             }
@@ -215,7 +229,7 @@ impl Opening<'_> {
 }
 
 /// Writes the entries behind `durable`, up to `head`, once more, and syncs their segments.
-pub(crate) fn rewrite(tail: &Tail, durable: Lsn, head: Lsn) -> Result<()> {
+pub(crate) fn rewrite(disk: &dyn Disk, tail: &Tail, durable: Lsn, head: Lsn) -> Result<()> {
     let index = &tail.index;
     let mut from = index.entry_count();
     while from > 0 && index.entry(from - 1).range.last > durable {
@@ -238,7 +252,7 @@ pub(crate) fn rewrite(tail: &Tail, durable: Lsn, head: Lsn) -> Result<()> {
         }
     }
     for segment in index.unsynced(durable, head) {
-        segment.file.sync().at(|| format!("syncing {}", segment.path.display()))?;
+        segment.sync(disk)?;
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ impl Store {
             block.retention = retention;
             self.write_superblock(&mut block)?;
         }
-        self.maintained.store(u32::MAX, std::sync::atomic::Ordering::Relaxed);
+        self.rolled.store(true, std::sync::atomic::Ordering::Relaxed);
         let running = self.fold.lock();
         if running.is_none() && self.control.file().try_lock(Lock::Fold)? {
             let trimmed = self.trim();

@@ -1,8 +1,9 @@
 //! A segment file that is open.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::disk::{Disk, File, How};
 use crate::error::{At, Code, Error, Result};
@@ -23,6 +24,8 @@ pub(crate) struct Segment {
     pub header: SegmentHeader,
     pub file: Arc<dyn File>,
     pub path: PathBuf,
+    /// True once its header and its name are known to be on the disk.
+    anchored: AtomicBool,
 }
 
 /// An entry whose record was found and whose checksum is right.
@@ -50,30 +53,86 @@ pub(crate) fn rows(table: &[u8], count: u32) -> impl Iterator<Item = Row> + '_ {
     table.chunks_exact(ROW_LEN).take(count as usize).map(Row::decode)
 }
 
+/// Lengthens `file` to `capacity` and writes zeros to it from `at` on. A commit that overwrites what is
+/// there is cheaper than one that extends it: no block is allocated, and an fsync has no metadata to
+/// write.
+pub(crate) fn fill(file: &dyn File, mut at: u64, capacity: u64) -> std::io::Result<()> {
+    file.allocate(capacity)?;
+    let zeros = vec![0; FILL];
+    while at < capacity {
+        let part = (capacity - at).min(FILL as u64) as usize;
+        file.write_at(&zeros[..part], at)?;
+        at += part as u64;
+    }
+    Ok(())
+}
+
 impl Segment {
     /// Creates the file with its header and `capacity` bytes, durably.
     pub fn create(disk: &dyn Disk, path: PathBuf, header: SegmentHeader, capacity: u64) -> Result<Segment> {
+        let segment = Segment::create_loose(disk, path, header, capacity)?;
+        segment.anchor(disk)?;
+        Ok(segment)
+    }
+
+    /// The same, but not on the disk before it is anchored.
+    pub fn create_loose(
+        disk: &dyn Disk,
+        path: PathBuf,
+        header: SegmentHeader,
+        capacity: u64,
+    ) -> Result<Segment> {
         let file = disk.open(&path, How::Create).at(|| format!("creating {}", path.display()))?;
         // What an interrupted creation may have left isn't worth keeping.
-        let made = file
-            .set_len(0)
-            .and_then(|()| file.allocate(capacity))
-            .and_then(|()| file.write_at(&header.encode(), 0))
-            .and_then(|()| file.sync());
+        let made = file.set_len(0).and_then(|()| {
+            if header.kind == SegmentKind::Journal {
+                fill(&*file, SEGMENT_HEADER_LEN as u64, capacity)?;
+            } else {
+                file.allocate(capacity)?;
+            }
+            file.write_at(&header.encode(), 0)
+        });
         made.at(|| format!("writing {}", path.display()))?;
-        if let Some(folder) = path.parent() {
+        Ok(Segment { header, file, path, anchored: AtomicBool::new(false) })
+    }
+
+    /// Makes a file that a segment was in before into this one, which isn't on the disk before it is
+    /// anchored. `None` if somebody else took the file.
+    pub fn reuse(
+        disk: &dyn Disk,
+        file: Arc<dyn File>,
+        from: &Path,
+        path: PathBuf,
+        header: SegmentHeader,
+    ) -> Result<Option<Segment>> {
+        match disk.rename(from, &path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other.at(|| format!("renaming {}", from.display()))?,
+        }
+        file.write_at(&header.encode(), 0).at(|| format!("writing {}", path.display()))?;
+        Ok(Some(Segment { header, file, path, anchored: AtomicBool::new(false) }))
+    }
+
+    /// Makes sure that what the file holds by now is on the disk, under its name.
+    pub fn anchor(&self, disk: &dyn Disk) -> Result<()> {
+        if self.anchored.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.file.sync().at(|| format!("syncing {}", self.path.display()))?;
+        if let Some(folder) = self.path.parent() {
             disk.sync_dir(folder).at(|| format!("syncing {}", folder.display()))?;
         }
-        // A commit that overwrites what is there is cheaper than one that extends it: no block is
-        // allocated, and an fsync has no metadata to write. It needn't be durable.
-        let zeros = vec![0; FILL];
-        let mut at = SEGMENT_HEADER_LEN as u64;
-        while header.kind == SegmentKind::Journal && at < capacity {
-            let part = (capacity - at).min(FILL as u64) as usize;
-            file.write_at(&zeros[..part], at).at(|| format!("writing {}", path.display()))?;
-            at += part as u64;
+        self.anchored.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes everything in it durable.
+    pub fn sync(&self, disk: &dyn Disk) -> Result<()> {
+        if self.anchored.load(Ordering::Acquire) {
+            self.file.sync().at(|| format!("syncing {}", self.path.display()))
+        } else {
+            self.anchor(disk)
         }
-        Ok(Segment { header, file, path })
     }
 
     /// Opens one that exists.
@@ -83,7 +142,7 @@ impl Segment {
         file.read_at(&mut bytes, 0).at(|| format!("reading {}", path.display()))?;
         let header = SegmentHeader::decode(&bytes)
             .map_err(|e| Error::new(e.code(), format!("{}: {}", path.display(), e.text())))?;
-        Ok(Segment { header, file, path })
+        Ok(Segment { header, file, path, anchored: AtomicBool::new(false) })
     }
 
     /// `len` bytes at `offset`, copied only where the disk can't map.

@@ -426,7 +426,8 @@ fn a_compacted_journal_is_one_too() {
 fn what_follows_the_last_entry_is_none() {
     let disk = SimDisk::new();
     let (process, store, mut session, model) = scripted(&disk);
-    let change = Change { fills: vec![(2, 77)], size: model.size };
+    // So many pages that most of them are written before the commit.
+    let change = Change { fills: (2..=700).map(|page| (page, 77)).collect(), size: 700 };
     common::write(&mut session, &model, &change).unwrap();
     let before = walk(&process);
     let bytes = side(&process, &before.tail.0);
@@ -739,10 +740,21 @@ fn files_have_the_names_that_are_listed() {
     script(&mut session, &mut model);
     store.learn_checksum().unwrap();
     store.fold().unwrap();
+    let kept = process.list(Path::new(SIDE)).unwrap();
+    store.set_retention(tideline_journal::Retention::None).unwrap();
+    let mut rng = Rng(5);
+    for _ in 0..60 {
+        let change = model.change(&mut rng);
+        common::commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+    }
     let listed: Vec<&str> = table("## Files").iter().map(|row| quoted(row[0])).collect();
     let mut seen = std::collections::BTreeSet::new();
-    for name in process.list(Path::new(SIDE)).unwrap() {
+    for name in kept.into_iter().chain(process.list(Path::new(SIDE)).unwrap()) {
         let pattern = match name.split_once('.') {
+            Some((digits, spare)) if spare.ends_with(".spare") => {
+                assert!((digits.len(), spare.len()) == (8, 22), "{name}");
+                "XXXXXXXX.LLLLLLLLLLLLLLLL.spare".to_owned()
+            }
             Some((digits, kind @ ("seg" | "kept"))) => {
                 assert!(digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()), "{name}");
                 format!("XXXXXXXX.{kind}")

@@ -461,6 +461,42 @@ fn r14_a_segment_that_is_needed_and_is_not_there_is_refused() {
 }
 
 #[test]
+fn r14_a_segment_that_never_reached_the_disk_is_the_end() {
+    for damaged in [false, true] {
+        let disk = SimDisk::new();
+        let process = disk.process();
+        let store = open(&process).unwrap();
+        let mut session = Session::new(store).unwrap();
+        let (mut model, mut rng) = (Model::default(), Rng(14));
+        let mut ends: Vec<(u64, Model)> = Vec::new();
+        while segments(&process).len() < 4 {
+            let before = segments(&process).len();
+            let earlier = model.clone();
+            let change = model.change(&mut rng);
+            let lsn = commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+            if segments(&process).len() > before {
+                ends.push((lsn.get() - 1, earlier));
+            }
+        }
+        process.kill();
+        drop(session);
+        let process = disk.process();
+        // One in the middle is damage, even if nobody knows how far the journal was durable.
+        let third = load(&process, &segment(3));
+        remove(&process, &segment(3));
+        refused(&disk, Code::Missing);
+        put(&process, &segment(3), &third);
+        if damaged {
+            change(&process, &segment(4), |bytes| bytes[..512].fill(0));
+        } else {
+            remove(&process, &segment(4));
+        }
+        let (lsn, model) = ends.pop().unwrap();
+        sound(&disk, lsn, &model);
+    }
+}
+
+#[test]
 fn r15_what_is_not_known_to_be_durable_is_made_so() {
     let (disk, model) = left_behind(40);
     let from = disk.steps();
@@ -505,21 +541,22 @@ fn r16_a_writer_that_died_between_segments_left_a_usable_journal() {
     let process = disk.process();
     let behind = load(&process, &segment(2));
     assert!(!behind.windows(4).any(|bytes| bytes == b"COM1"), "a seal with no entry behind");
-    let created = format!("sync {}", segment(2));
-    let sealed = (0..disk.steps()).find(|&step| disk.describe(step).unwrap() == created).unwrap() + 2;
+    let writes = |to: u32, from: u64| {
+        let start = format!("write_at {}", segment(to));
+        (from..disk.steps()).find(|&step| disk.describe(step).unwrap().starts_with(&start)).expect("a step")
+    };
+    let sealed = writes(1, writes(2, 0));
     sound(&disk, lsn, &model);
 
-    for step in sealed..sealed + 3 {
-        let disk = SimDisk::new();
-        disk.fail(step, FaultKind::Kill);
-        let (_, model) = run(&disk);
-        let process = disk.process();
-        assert!(exists(&process, &segment(2)), "{:?}", disk.describe(step));
-        drop(open(&process).unwrap());
-        let unsealed = segments(&process).len() == 1;
-        assert!(unsealed || step > sealed, "no seal led to it");
-        sound(&disk, lsn, &model);
-    }
+    // The same, but for the seal.
+    let disk = SimDisk::new();
+    disk.fail(sealed, FaultKind::Kill);
+    let (_, model) = run(&disk);
+    let process = disk.process();
+    assert!(exists(&process, &segment(2)), "{:?}", disk.describe(sealed));
+    drop(open(&process).unwrap());
+    assert_eq!(segments(&process).len(), 1, "no seal led to it");
+    sound(&disk, lsn, &model);
 }
 
 #[test]

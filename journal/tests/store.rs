@@ -224,3 +224,48 @@ fn checksums_of_the_past_are_those_that_were() {
         }
     }
 }
+
+#[test]
+fn snapshots_stay_while_segments_are_written_again() {
+    let mut again = 0;
+    for seed in 0..20 {
+        let disk = SimDisk::new();
+        let mut rng = Rng(4000 + seed);
+        let mut model = Model::default();
+        let stores = [open(&disk.process()).unwrap(), open(&disk.process()).unwrap()];
+        stores[0].set_retention(tideline_journal::Retention::None).unwrap();
+        let mut writers = stores.each_ref().map(|store| Session::new(Arc::clone(store)).unwrap());
+        let mut readers: Vec<(Session, Option<Model>)> =
+            (0..5).map(|n: usize| (Session::new(Arc::clone(&stores[n % 2])).unwrap(), None)).collect();
+        for _ in 0..200 {
+            let change = model.change(&mut rng);
+            let writer = &mut writers[rng.below(2) as usize];
+            commit(writer, &mut model, &change, Durability::Process).unwrap();
+            let reader = rng.below(5) as usize;
+            let (session, pinned) = &mut readers[reader];
+            match pinned.take() {
+                // Some stay for long, others come and go.
+                Some(kept) if reader < 2 && rng.below(6) > 0 => *pinned = Some(kept),
+                Some(kept) => {
+                    assert_eq!(common::read_at(session).unwrap(), kept, "seed {seed}");
+                    session.end_read().unwrap();
+                }
+                None => {
+                    session.begin_read().unwrap();
+                    *pinned = Some(model.clone());
+                }
+            }
+            for (session, pinned) in &readers {
+                if let Some(kept) = pinned {
+                    assert_eq!(&common::read_at(session).unwrap(), kept, "seed {seed}");
+                }
+            }
+        }
+        let renamed = |step: u64| {
+            disk.describe(step).is_some_and(|step| step.starts_with("rename ") && step.ends_with(".seg"))
+        };
+        again += (0..disk.steps()).filter(|&step| renamed(step)).count();
+        assert!(stores[0].verify().unwrap().is_empty());
+    }
+    assert!(again > 20, "segments were written again {again} times");
+}

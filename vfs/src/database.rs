@@ -33,7 +33,6 @@ pub(crate) struct Database {
 
 /// One that could be opened.
 pub(crate) struct Open {
-    session: Session,
     turn: Arc<Turn>,
     journal: RollbackJournal,
     read_only: bool,
@@ -43,6 +42,8 @@ pub(crate) struct Open {
     synced: bool,
     /// Value of `PRAGMA mmap_size`, in bytes.
     mmap_size: i64,
+    /// Last: the store is closed when it is dropped, if nobody else holds it.
+    session: Session,
 }
 
 /// The snapshot, for the virtual rollback journal.

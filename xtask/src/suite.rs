@@ -75,7 +75,7 @@ fn test(workspace: &Workspace, package: &str, quick: bool) -> Command {
     let mut command = workspace.cargo();
     command.args(["test", "--no-fail-fast", "--package", package]);
     if quick {
-        command.args(["--lib", "--bins", "--tests"]);
+        command.arg("--tests");
     }
     command
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::lsn::Lsn;
+
 /// What is put behind the database's path to name its side folder.
 pub const SIDE_SUFFIX: &str = "-tide";
 
@@ -22,6 +24,9 @@ pub enum Name {
     Kept(u32),
     /// The same while it is written, before it gets that name.
     NewKept(u32),
+    /// A segment that the journal went through before, to be written again: its number then, and the
+    /// newest LSN when it was given up.
+    Spare(u32, Lsn),
     /// Pieces of a shipped entry that isn't complete yet.
     Incoming,
 }
@@ -36,6 +41,7 @@ impl fmt::Display for Name {
             Name::Segment(n) => write!(f, "{n:08x}.seg"),
             Name::Kept(n) => write!(f, "{n:08x}.kept"),
             Name::NewKept(n) => write!(f, "{n:08x}.kept.new"),
+            Name::Spare(n, lsn) => write!(f, "{n:08x}.{:016x}.spare", lsn.get()),
             Name::Incoming => f.write_str("incoming"),
         }
     }
@@ -52,11 +58,13 @@ impl Name {
 
     /// The file that `name` names; `None` if it isn't one of ours.
     pub fn parse(name: &str) -> Option<Name> {
-        let number = |hex: &str| {
-            (hex.len() == 8 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
-                .then(|| u32::from_str_radix(hex, 16).ok())
-                .flatten()
+        let hex = |digits: &str, count: usize| {
+            (digits.len() == count
+                && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+            .then(|| u64::from_str_radix(digits, 16).ok())
+            .flatten()
         };
+        let number = |digits: &str| hex(digits, 8).map(|n| n as u32);
         match name {
             "store" => Some(Name::Superblock),
             "store.new" => Some(Name::NewSuperblock),
@@ -64,10 +72,13 @@ impl Name {
             "hashes" => Some(Name::Hashes),
             "incoming" => Some(Name::Incoming),
             _ => match name.split_once('.')? {
-                (hex, "seg") => number(hex).map(Name::Segment),
-                (hex, "kept") => number(hex).map(Name::Kept),
-                (hex, "kept.new") => number(hex).map(Name::NewKept),
-                _ => None,
+                (digits, "seg") => number(digits).map(Name::Segment),
+                (digits, "kept") => number(digits).map(Name::Kept),
+                (digits, "kept.new") => number(digits).map(Name::NewKept),
+                (digits, rest) => {
+                    let lsn = hex(rest.strip_suffix(".spare")?, 16)?;
+                    number(digits).map(|number| Name::Spare(number, Lsn::new(lsn)))
+                }
             },
         }
     }
@@ -89,6 +100,7 @@ mod tests {
             Name::Segment(0xdead_beef),
             Name::Kept(17),
             Name::NewKept(17),
+            Name::Spare(3, Lsn::new(0xfedc_ba98_7654_3210)),
         ] {
             assert_eq!(Name::parse(&name.to_string()), Some(name));
         }

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{At, Code, Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::format::{
     COMMIT_RECORD_LEN, CommitRecord, ENTRY_ALIGN, EntryHeader, Kind, Origin, ROW_LEN, Row, SUPER_JOURNAL,
     annotation, round_up,
@@ -65,22 +65,23 @@ impl Session {
     pub fn sync_prepared(&mut self) -> Result<()> {
         let Some(prepared) = &mut self.prepared else { return Ok(()) };
         let Some(super_journal) = prepared.super_journal.clone() else { return Ok(()) };
-        let overlay = self.overlay.as_ref().expect("something was prepared");
+        let overlay = self.overlay.as_mut().expect("something was prepared");
+        overlay.flush()?;
+        let overlay = &*overlay;
         let store = &self.store;
         // Everything before it, so that it can be reached after a crash; the marker, so that nobody
         // takes the super-journal for done with; the body; and the record, which asks for it.
         store.make_durable_as(store.control.appended(), true)?;
         crate::prepared::put_marker(&*store.disk, &store.path, &super_journal)?;
-        let here = || format!("syncing {}", overlay.segment.path.display());
         if let Some(segment) = store.tail.lock().index.predecessor(&overlay.segment, overlay.start) {
-            segment.file.sync().at(here)?;
+            segment.sync(&*store.disk)?;
         }
-        overlay.segment.file.sync().at(here)?;
+        overlay.segment.sync(&*store.disk)?;
         store.control.set_pending(true);
         prepared.decided_elsewhere = true;
         overlay
             .write_through(overlay.start + prepared.header.record(), &prepared.record.encode_prepared())?;
-        overlay.segment.file.sync().at(here)
+        overlay.segment.sync(&*store.disk)
     }
 
     /// Undoes what [`Session::sync_prepared`] did, so that the entry never counts.
@@ -91,9 +92,7 @@ impl Session {
         let overlay = self.overlay.as_ref().expect("something was prepared");
         let undone = overlay
             .write_through(overlay.start + prepared.header.record(), &[0; COMMIT_RECORD_LEN])
-            .and_then(|()| {
-                overlay.segment.file.sync().at(|| format!("syncing {}", overlay.segment.path.display()))
-            })
+            .and_then(|()| overlay.segment.sync(&*self.store.disk))
             .and_then(|()| crate::prepared::remove_marker(&*self.store.disk, &self.store.path));
         if undone.is_err() {
             // It might count after a crash, though its transaction was rolled back.
@@ -206,7 +205,7 @@ impl Session {
         let record = CommitRecord::of(&header, &encoded, &self.table);
         overlay.write(overlay.start, &encoded)?;
         overlay.write(overlay.start + table, &self.table)?;
-        overlay.flush()?;
+        // Whatever can fail for want of space does so while SQLite can still roll back.
         overlay.room(overlay.start, header.len + crate::disk::SLICE_SLACK as u64)?;
         let super_journal = super_journal.map(Path::to_owned);
         Ok(Prepared { header, record, rows, super_journal, decided_elsewhere: false })
@@ -348,17 +347,18 @@ impl Session {
             }
         };
         self.unpublished = finished.is_err();
-        self.cell.advance(lsn);
+        // The pin stays where it is until SQLite lets go of what it has read.
         self.snapshot = Some(self.snapshot_at(lsn)?);
         finished.map(|()| lsn)
     }
 
     /// Writes the commit record and moves the appended head.
     fn append(&mut self, prepared: &Prepared) -> Result<()> {
-        let overlay = self.overlay.as_ref().expect("something was prepared");
+        let overlay = self.overlay.as_mut().expect("something was prepared");
         let at = overlay.start + prepared.header.record();
         let record = prepared.record.encode();
-        if let Err(e) = overlay.write_through(at, &record) {
+        // Behind everything else, and for a short transaction in the same write.
+        if let Err(e) = overlay.write(at, &record).and_then(|()| overlay.flush()) {
             // What landed counts, whatever the error says.
             let mut landed = [0; COMMIT_RECORD_LEN];
             if overlay.segment.read(at, &mut landed).is_err() || landed != record {
@@ -366,17 +366,10 @@ impl Session {
             }
         }
         let mut tail = self.store.tail.lock();
-        tail.index.push(
-            &prepared.header,
-            overlay.ordinal,
-            overlay.start,
-            prepared.rows.iter().map(|row| Row {
-                // An image's place in the index is the same whoever wrote it.
-                ..*row
-            }),
-            |_| overlay.ordinal,
-            true,
-        );
+        // The index may be another one by now, but the tail is where it was.
+        let ordinal = tail.segment;
+        let rows = prepared.rows.iter().copied();
+        tail.index.push(&prepared.header, ordinal, overlay.start, rows, |_| ordinal, true);
         tail.offset = round_up(overlay.start + prepared.header.len, ENTRY_ALIGN);
         tail.chain = prepared.record.chain;
         self.store.control.set_appended(prepared.header.range.last);

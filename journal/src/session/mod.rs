@@ -16,6 +16,7 @@ use crate::control::{Cell, Word};
 use crate::error::{Code, Error, Result};
 use crate::index::Index;
 use crate::lsn::Lsn;
+use crate::maintenance::Held;
 use crate::overlay::Overlay;
 use crate::snapshot::Snapshot;
 use crate::state::State;
@@ -35,7 +36,6 @@ pub enum Durability {
 
 /// One connection's view of a store.
 pub struct Session {
-    store: Arc<Store>,
     cell: Cell,
     index: Arc<Index>,
     generation: u64,
@@ -51,6 +51,8 @@ pub struct Session {
     prepared: Option<Prepared>,
     committed: bool,
     table: Vec<u8>,
+    /// Last, so that nothing of the session is left when it is let go of.
+    store: Held,
 }
 
 impl Session {
@@ -63,7 +65,7 @@ impl Session {
         let cell = store.control.cell()?;
         let (index, generation) = store.index();
         Ok(Session {
-            store,
+            store: Held::new(store),
             cell,
             index,
             generation,
@@ -236,14 +238,14 @@ impl Session {
                 self.begin_write()?;
             }
             let len = self.snapshot()?.state.bytes();
-            let (segment, ordinal, start) = {
+            let (segment, start) = {
                 let mut tail = self.store.tail.lock();
                 self.store.settle_tail(&mut tail)?;
-                (Arc::clone(tail.index.segment(tail.segment)), tail.segment, tail.offset)
+                (Arc::clone(tail.index.segment(tail.segment)), tail.offset)
             };
             match &mut self.overlay {
-                Some(overlay) => overlay.reset(segment, ordinal, start, len),
-                None => self.overlay = Some(Overlay::new(segment, ordinal, start, len)),
+                Some(overlay) => overlay.reset(segment, start, len),
+                None => self.overlay = Some(Overlay::new(segment, start, len)),
             }
         }
         self.take_back()?;

@@ -17,7 +17,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -29,6 +29,8 @@ use crate::fold::FoldJob;
 use crate::format::{Name, SIDE_SUFFIX};
 use crate::index::Index;
 use crate::lsn::Lsn;
+use crate::maintenance::Maintenance;
+use crate::spare::Spare;
 use crate::touched::Touched;
 
 use mark::SHARED_FIRST;
@@ -36,7 +38,7 @@ pub(crate) use mark::{MARK_BYTE, base_header};
 use opening::missing_side;
 pub(crate) use opening::{Opening, Recovered};
 pub(crate) use superblock::{read_superblock_slots, write_superblock};
-pub(crate) use tail::{Images, Tail, advance, follow_seal, images_are_sound, open_addressed};
+pub(crate) use tail::{Images, Tail, advance, follow_seal, images_are_sound, lost_segment, open_addressed};
 
 /// How a store is opened.
 #[derive(Clone)]
@@ -45,13 +47,15 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Pages that a fold writes into the base each time that a commit makes it go on.
     pub fold_step: usize,
+    /// Whether a thread folds; else commits do, a step each.
+    pub background: bool,
     /// Source of the time of commits.
     pub clock: Arc<dyn Clock>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: 4 << 20, fold_step: 64, clock: Arc::new(SystemClock) }
+        Options { segment_bytes: 4 << 20, fold_step: 64, background: true, clock: Arc::new(SystemClock) }
     }
 }
 
@@ -69,8 +73,13 @@ pub struct Store {
     /// The fold under way in this process, which then holds [`Lock::Fold`].
     pub(crate) fold: Mutex<Option<FoldJob>>,
     superblock: Mutex<()>,
-    /// Segment of the tail when it was last asked whether a fold is due.
-    pub(crate) maintained: std::sync::atomic::AtomicU32,
+    /// Segments to be written again.
+    pub(crate) spares: Mutex<Vec<Spare>>,
+    /// True if the tail went on in a new segment since it was last asked whether a fold is due.
+    pub(crate) rolled: AtomicBool,
+    /// Segments begun since nothing was left to be done.
+    pub(crate) behind: AtomicU32,
+    pub(crate) maintenance: Arc<Maintenance>,
     /// Pages of the base whose hash was compared.
     pub(crate) touched: Touched,
     /// Rolling checksum last computed.
@@ -158,6 +167,7 @@ impl Store {
                     block.base.lsn,
                     block.history.max(block.horizon.lsn),
                     recovered.marked,
+                    opening.largest_segment()?,
                 );
                 Ok((recovered.tail, control.claim()?))
             } else {
@@ -179,7 +189,10 @@ impl Store {
             options,
             fold: Mutex::new(None),
             superblock: Mutex::new(()),
-            maintained: std::sync::atomic::AtomicU32::new(u32::MAX),
+            spares: Mutex::default(),
+            rolled: AtomicBool::new(true),
+            behind: AtomicU32::new(0),
+            maintenance: Arc::default(),
             touched: Touched::default(),
             known_checksum: Mutex::new(None),
             born: fork_generation(),
@@ -288,7 +301,7 @@ impl Store {
         let result = (|| {
             self.control.file().lock(Lock::Open)?;
             if !self.control.file().alone()? || self.control.poisoned() {
-                return Ok(());
+                return self.drop_spares(false);
             }
             self.rest()
         })();

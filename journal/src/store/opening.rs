@@ -57,6 +57,12 @@ impl Opening<'_> {
         })
     }
 
+    /// The largest number of a segment in the side folder.
+    pub fn largest_segment(&self) -> Result<u32> {
+        let names = self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))?;
+        Ok(names.iter().filter_map(|name| Name::parse(name)?.segment()).max().unwrap_or(0))
+    }
+
     /// Joins the processes that have the store open.
     pub fn attach(&self) -> Result<(Superblock, Tail)> {
         let mut last = None;

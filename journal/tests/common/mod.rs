@@ -24,7 +24,7 @@ impl Clock for Stopped {
 
 /// Small segments, so that a few commits fill one.
 pub fn options() -> Options {
-    Options { segment_bytes: 8 << 10, fold_step: 3, clock: Arc::new(Stopped) }
+    Options { segment_bytes: 8 << 10, fold_step: 3, background: false, clock: Arc::new(Stopped) }
 }
 
 pub fn open(disk: &Arc<SimProcess>) -> Result<Arc<Store>> {
