@@ -4,7 +4,7 @@
 //! is the wrapping sum of its pages' hashes, so it can be carried from commit to commit and doesn't
 //! depend on the order. FORMAT.md has the definition.
 
-use crc64fast::Digest;
+use crc_fast::{CrcAlgorithm, Digest, checksum};
 
 /// The bytes of page 1 that belong to one machine's store; hashed as if they were zero.
 pub const SERVED: [(usize, usize); 4] = [(18, 20), (24, 28), (40, 44), (92, 100)];
@@ -23,19 +23,20 @@ pub const fn mix(mut x: u64) -> u64 {
 
 /// Hash of the image of page number `page`. Never 0, which stands for "not known".
 pub fn page_hash(page: u32, image: &[u8]) -> u64 {
-    let mut digest = Digest::new();
-    if page == 1 && image.len() >= HEADER_LEN {
+    let crc = if page == 1 && image.len() >= HEADER_LEN {
         let mut header = [0; HEADER_LEN];
         header.copy_from_slice(&image[..HEADER_LEN]);
         for (from, to) in SERVED {
             header[from..to].fill(0);
         }
-        digest.write(&header);
-        digest.write(&image[HEADER_LEN..]);
+        let mut digest = Digest::new(CrcAlgorithm::Crc64Xz);
+        digest.update(&header);
+        digest.update(&image[HEADER_LEN..]);
+        digest.finalize()
     } else {
-        digest.write(image);
-    }
-    let hash = mix(digest.sum64() ^ u64::from(page).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        checksum(CrcAlgorithm::Crc64Xz, image)
+    };
+    let hash = mix(crc ^ u64::from(page).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     if hash == 0 { 1 } else { hash }
 }
 
@@ -52,9 +53,7 @@ mod tests {
     #[test]
     fn crc_is_the_one_that_the_format_names() {
         // The check value of CRC-64/XZ.
-        let mut digest = Digest::new();
-        digest.write(b"123456789");
-        assert_eq!(digest.sum64(), 0x995d_c9bb_df19_39fa);
+        assert_eq!(checksum(CrcAlgorithm::Crc64Xz, b"123456789"), 0x995d_c9bb_df19_39fa);
     }
 
     #[test]

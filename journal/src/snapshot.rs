@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{At, Code, Error, Result};
-use crate::hash::page_hash;
+use crate::hash::{HEADER_LEN, page_hash};
 use crate::index::{Found, Index};
 use crate::lsn::Lsn;
 use crate::state::State;
@@ -84,7 +84,33 @@ impl Snapshot {
 
     /// The image of `page` without a copy. Never page 1, whose served bytes aren't stored.
     pub fn slice<'a>(&'a self, store: &'a Store, page: u32) -> Result<Option<&'a [u8]>> {
-        if page == 1 || page > self.state.size {
+        if page == 1 { Ok(None) } else { self.stored(store, page) }
+    }
+
+    /// True if `bytes` are those of the image of `page` from byte `at` on.
+    pub fn has(&self, store: &Store, page: u32, at: usize, bytes: &[u8]) -> Result<bool> {
+        // Of page 1 the first bytes are served.
+        let served = if page == 1 { HEADER_LEN.saturating_sub(at).min(bytes.len()) } else { 0 };
+        let mut own = [0; HEADER_LEN];
+        if served > 0 {
+            self.read(store, page, at, &mut own[..served])?;
+        }
+        let (head, rest) = bytes.split_at(served);
+        if own[..served] != *head {
+            return Ok(false);
+        }
+        let at = at + served;
+        if let Some(stored) = self.stored(store, page)? {
+            return Ok(stored.get(at..at + rest.len()) == Some(rest));
+        }
+        let mut own = vec![0; rest.len()];
+        self.read(store, page, at, &mut own)?;
+        Ok(own == rest)
+    }
+
+    /// The image of `page` as it is stored, without a copy.
+    fn stored<'a>(&'a self, store: &'a Store, page: u32) -> Result<Option<&'a [u8]>> {
+        if page > self.state.size {
             return Ok(None);
         }
         let size = self.state.page_size as usize;

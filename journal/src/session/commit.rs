@@ -253,11 +253,7 @@ impl Session {
                     own[from..to].fill(0);
                     new[from..to].fill(0);
                 }
-                if own == new {
-                    let mut rest = vec![0; page_size - PAGE_HEADER_LEN];
-                    snapshot.read(&store, 1, PAGE_HEADER_LEN, &mut rest)?;
-                    kept = rest == first[PAGE_HEADER_LEN..];
-                }
+                kept = own == new && snapshot.has(&store, 1, PAGE_HEADER_LEN, &first[PAGE_HEADER_LEN..])?;
             }
             if kept && rows.is_empty() && first[18] == 2 {
                 // In locking_mode=EXCLUSIVE the pager would go on to open a WAL.

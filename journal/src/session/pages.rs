@@ -104,11 +104,7 @@ impl Session {
         if page == 0 || page > snapshot.state.size || image.len() != snapshot.state.page_size as usize {
             return false;
         }
-        if let Ok(Some(slice)) = snapshot.slice(&self.store, page) {
-            return slice == image;
-        }
-        let mut own = vec![0; image.len()];
-        snapshot.read(&self.store, page, 0, &mut own).is_ok() && own == image
+        snapshot.has(&self.store, page, 0, image).unwrap_or(false)
     }
 
     /// Copies bytes of the snapshot's image of `page`, without this transaction's changes.
