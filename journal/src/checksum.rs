@@ -101,9 +101,9 @@ impl Store {
         sum.ok_or_else(|| Error::new(Code::Io, "the checksum can't be computed; report this as a bug"))
     }
 
-    /// Checksums at the ends of the entries from the horizon to `view`, newest first, for as far back
-    /// as they can be told: (LSN, checksum).
-    pub(crate) fn checksums_back(&self, view: &Snapshot) -> Result<Vec<(Lsn, u64)>> {
+    /// Checksums at the ends of the entries from `down_to` to `view`, newest first, for as far back as
+    /// they can be told: (LSN, checksum).
+    pub(crate) fn checksums_back(&self, view: &Snapshot, down_to: Lsn) -> Result<Vec<(Lsn, u64)>> {
         let Some(mut sum) = self.checksum(view, false)? else { return Ok(Vec::new()) };
         let index = &view.index;
         let (kept, _) = self.kept()?;
@@ -121,7 +121,7 @@ impl Store {
             };
             sum = sum.wrapping_sub(difference);
             sums.push((before.lsn, sum));
-            if ordinal == 0 || before.lsn <= self.control.horizon() {
+            if ordinal == 0 || before.lsn <= down_to.max(self.control.horizon()) {
                 break;
             }
             ordinal -= 1;
@@ -152,7 +152,7 @@ impl Store {
             let newest = kept
                 .iter()
                 .filter(|k| k.from <= before.lsn && k.target > before.lsn)
-                .filter_map(|k| k.rows.iter().find(|row| row.page == page).map(|row| (k.from, row.hash)))
+                .filter_map(|k| k.hash(page).map(|hash| (k.from, hash)))
                 .max();
             if let Some((_, hash)) = newest {
                 return Ok(Some(hash));

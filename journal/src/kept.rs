@@ -18,7 +18,7 @@ use crate::format::{
 use crate::hash::page_hash;
 use crate::index::Index;
 use crate::lsn::{Lsn, LsnRange};
-use crate::segment::Segment;
+use crate::segment::{Checked, Segment};
 use crate::snapshot::Snapshot;
 use crate::state::{State, lock_page};
 use crate::store::Store;
@@ -32,11 +32,36 @@ pub(crate) fn is_needed(disk: &dyn Disk, side: &Path, number: u32, block: &Super
     }
 }
 
-/// A kept segment that is whole: from when its images hold, up to where the base was moved, rows.
+/// A kept segment that is whole.
 pub(crate) struct Kept {
+    /// From when on its images hold.
     pub from: Lsn,
+    /// Up to where the base was moved.
     pub target: Lsn,
-    pub rows: Vec<Row>,
+    entry: Checked,
+}
+
+impl Kept {
+    /// The pages that it has images of.
+    fn pages(&self) -> impl Iterator<Item = u32> + '_ {
+        self.entry.rows().map(|row| row.page)
+    }
+
+    /// Hash of its image of `page`, if it has one.
+    pub fn hash(&self, page: u32) -> Option<u64> {
+        let row = |n: usize| Row::decode(&self.entry.table[n * ROW_LEN..][..ROW_LEN]);
+        let (mut low, mut high) = (0, self.entry.header.rows as usize);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let found = row(middle);
+            match found.page.cmp(&page) {
+                std::cmp::Ordering::Equal => return Some(found.hash),
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        None
+    }
 }
 
 /// What a new kept segment holds.
@@ -60,7 +85,7 @@ impl Store {
             let Ok(segment) = Segment::open(&*self.disk, self.side.join(&name), How::Read) else { continue };
             if let Some(checked) = segment.entry(SEGMENT_HEADER_LEN as u64, 0)? {
                 let LsnRange { first: from, last: target } = checked.header.range;
-                found.push(Kept { from, target, rows: checked.rows().collect() });
+                found.push(Kept { from, target, entry: checked });
             }
         }
         Ok((found, last))
@@ -77,7 +102,7 @@ impl Store {
         let (kept, last) = self.kept()?;
         // A fold that didn't get to its end may have replaced some of these pages already.
         let already: HashSet<u32> =
-            kept.iter().filter(|k| k.target > base.lsn).flat_map(|k| &k.rows).map(|row| row.page).collect();
+            kept.iter().filter(|k| k.target > base.lsn).flat_map(Kept::pages).collect();
         let resized = base.page_size != target.page_size;
         let cut = if resized { 1 } else { target.size + 1 };
         let needs = |page: u32| {
@@ -119,7 +144,7 @@ impl Store {
             Error::new(Code::Io, format!("LSN {horizon} is no boundary; report this as a bug"))
         })?;
         let (kept, last) = self.kept()?;
-        let older: HashSet<u32> = kept.iter().flat_map(|k| &k.rows).map(|row| row.page).collect();
+        let older: HashSet<u32> = kept.iter().flat_map(Kept::pages).collect();
         let mut changed: HashSet<u32> = HashSet::new();
         let mut smallest = base.size;
         for ordinal in 0..index.entry_count() {

@@ -97,7 +97,8 @@ impl Store {
         let view = session.pinned()?;
         let index = &view.index;
         let horizon = self.control.horizon();
-        let sums: HashMap<Lsn, u64> = self.checksums_back(view)?.into_iter().collect();
+        let sums: HashMap<Lsn, u64> =
+            self.checksums_back(view, self.control.horizon())?.into_iter().collect();
         let mut rows = Vec::new();
         if let Some(state) = index.state(horizon).filter(|state| state.lsn > Lsn::ZERO) {
             let origin = if horizon == index.origin.lsn {

@@ -35,7 +35,8 @@ impl Store {
     pub fn prepare(self: &Arc<Self>, after: Lsn, max_bytes: Option<u64>) -> Result<Option<Vec<u8>>> {
         let mut session = Session::new(Arc::clone(self))?;
         session.begin_read()?;
-        let Some(mut shipment) = self.shipment(&session, after, max_bytes)? else { return Ok(None) };
+        let sums = self.sums_since(&session, after)?;
+        let Some(mut shipment) = self.shipment(&session, after, max_bytes, &sums)? else { return Ok(None) };
         let bytes = shipment.pages.len() as u64 * u64::from(shipment.header.state.page_size);
         if bytes > BLOB_LIMIT {
             return Err(Error::new(
@@ -56,12 +57,26 @@ impl Store {
         let mut session = Session::new(Arc::clone(self))?;
         session.begin_read()?;
         let max_bytes = max_bytes.unwrap_or(BATCH_BYTES).max(1);
-        let mut batches = Batches { session, after, max_bytes, shipments: VecDeque::new(), failed: false };
+        let sums = self.sums_since(&session, after)?;
+        let mut batches =
+            Batches { session, after, max_bytes, sums, shipments: VecDeque::new(), failed: false };
         batches.refill()?;
         Ok(batches)
     }
 
-    fn shipment(&self, session: &Session, after: Lsn, max_bytes: Option<u64>) -> Result<Option<Shipment>> {
+    /// The rolling checksums that are known from `after` on; none for a full image, which has its own.
+    fn sums_since(&self, session: &Session, after: Lsn) -> Result<Vec<(Lsn, u64)>> {
+        if after == Lsn::ZERO { Ok(Vec::new()) } else { self.checksums_back(session.pinned()?, after) }
+    }
+
+    /// `sums` are the rolling checksums that are known, newest first.
+    fn shipment(
+        &self,
+        session: &Session,
+        after: Lsn,
+        max_bytes: Option<u64>,
+        sums: &[(Lsn, u64)],
+    ) -> Result<Option<Shipment>> {
         let view = session.pinned()?.clone();
         let head = view.state.lsn;
         if after > head {
@@ -124,14 +139,18 @@ impl Store {
         pages.sort_unstable();
         // Retained versions are read from the journal, whatever the base has got to.
         let view = Snapshot { index, state: last, floor: horizon };
+        let sum_at = |lsn: Lsn| {
+            let found = sums.binary_search_by(|(known, _)| lsn.cmp(known));
+            found.ok().map(|at| sums[at].1)
+        };
         let header = ShippedHeader {
             lineage: self.lineage(),
             range: LsnRange { first: after.next(), last: last.lsn },
             full: false,
             before: before.id,
             state: last,
-            checksum_before: None,
-            checksum_after: None,
+            checksum_before: sum_at(after),
+            checksum_after: sum_at(last.lsn),
             rows: pages.len() as u64,
             rows_before: 0,
             rows_here: 0,
@@ -139,15 +158,6 @@ impl Store {
             token: random()?,
             body: 0,
         };
-        let mut header = header;
-        for (lsn, sum) in self.checksums_back(session.pinned()?)? {
-            if lsn == last.lsn {
-                header.checksum_after = Some(sum);
-            }
-            if lsn == after {
-                header.checksum_before = Some(sum);
-            }
-        }
         self.make_durable(last.lsn)?;
         Ok(Some(Shipment { header, identities, view, pages, next: 0 }))
     }
@@ -207,6 +217,7 @@ pub struct Batches {
     session: Session,
     after: Lsn,
     max_bytes: u64,
+    sums: Vec<(Lsn, u64)>,
     shipments: VecDeque<Shipment>,
     failed: bool,
 }
@@ -214,7 +225,7 @@ pub struct Batches {
 impl Batches {
     fn refill(&mut self) -> Result<()> {
         let store = Arc::clone(self.session.store());
-        if let Some(shipment) = store.shipment(&self.session, self.after, Some(self.max_bytes))? {
+        if let Some(shipment) = store.shipment(&self.session, self.after, Some(self.max_bytes), &self.sums)? {
             self.after = shipment.header.range.last;
             self.shipments.push_back(shipment);
         }
