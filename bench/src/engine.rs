@@ -8,6 +8,7 @@ use rusqlite::{Connection, LoadExtensionGuard, OpenFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
+use crate::floor;
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
@@ -19,6 +20,8 @@ pub enum Engine {
     Tideline,
     /// `:memory:`.
     Memory,
+    /// A VFS that costs nothing: nothing can be faster.
+    Floor,
 }
 
 /// `PRAGMA synchronous`.
@@ -63,7 +66,7 @@ pub struct Site {
 
 impl Engine {
     /// All, in the order of the table.
-    pub const ALL: [Self; 3] = [Self::Stock, Self::Tideline, Self::Memory];
+    pub const ALL: [Self; 4] = [Self::Stock, Self::Tideline, Self::Memory, Self::Floor];
 
     /// The table's heading.
     pub fn title(self) -> &'static str {
@@ -71,6 +74,7 @@ impl Engine {
             Self::Stock => "stock WAL",
             Self::Tideline => "Tideline",
             Self::Memory => "`:memory:`",
+            Self::Floor => "floor",
         }
     }
 
@@ -80,6 +84,7 @@ impl Engine {
             Self::Stock => "stock",
             Self::Tideline => "tideline",
             Self::Memory => "memory",
+            Self::Floor => "floor",
         }
     }
 }
@@ -93,7 +98,11 @@ impl Site {
             connection.pragma_update(None, "journal_mode", "wal")?;
         }
         let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
-        let expected = if self.engine == Engine::Memory { "memory" } else { "wal" };
+        let expected = match self.engine {
+            Engine::Stock | Engine::Tideline => "wal",
+            Engine::Memory => "memory",
+            Engine::Floor => "delete",
+        };
         ensure!(mode == expected, "{}: journal_mode is {mode} instead of {expected}", self.engine.title());
         let page_size: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         ensure!(page_size == self.settings.page_size, "{}: page_size is {page_size}", self.engine.title());
@@ -138,6 +147,10 @@ impl Site {
         let opened = match self.engine {
             Engine::Stock => Connection::open_with_flags(&self.path, plain),
             Engine::Memory => Connection::open_in_memory_with_flags(plain),
+            Engine::Floor => {
+                floor::register();
+                Connection::open_with_flags_and_vfs(&self.path, plain, floor::NAME)
+            }
             Engine::Tideline => {
                 load_library(self.settings.library.as_deref().context("no Tideline library")?)?;
                 let uri = format!("file:{}?vfs=tideline", escape(&self.path)?);
@@ -162,6 +175,10 @@ impl Site {
             Sync::Full => "FULL",
         };
         connection.pragma_update(None, "synchronous", sync)?;
+        if self.engine == Engine::Floor {
+            // As Tideline has it by default.
+            connection.pragma_update_and_check(None, "mmap_size", 1_i64 << 40, |_| Ok(()))?;
+        }
         if let (Engine::Stock, Some(bytes)) = (self.engine, self.settings.stock_mmap) {
             let bytes = i64::try_from(bytes)?;
             let got: i64 = connection.pragma_update_and_check(None, "mmap_size", bytes, |row| row.get(0))?;

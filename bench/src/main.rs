@@ -21,6 +21,7 @@ mod cli;
 mod config;
 mod data;
 mod engine;
+mod floor;
 mod host;
 mod publish;
 mod report;

@@ -16,7 +16,8 @@ use crate::stats::Summary;
 use crate::workload::Unit;
 
 /// Ratios in the table: who, against whom.
-const GAINS: [(Engine, Engine); 2] = [(Engine::Tideline, Engine::Stock), (Engine::Memory, Engine::Stock)];
+const GAINS: [(Engine, Engine); 3] =
+    [(Engine::Tideline, Engine::Stock), (Engine::Memory, Engine::Stock), (Engine::Floor, Engine::Stock)];
 
 /// The facts above the table.
 pub fn markdown_header(header: &Header) -> String {
