@@ -9,8 +9,10 @@
 ** libtideline.a calls SQLite by name, and brings none: link it with the SQLite that the program uses anyway, 3.34.1
 ** or newer, thread-safe and compiled without SQLITE_OMIT_COMPILEOPTION_DIAGS, behind it on the command line:
 **
-**     cc program.c -I. -L. -ltideline -lsqlite3 -lpthread -ldl -lm
-**     cc program.c sqlite3.c -I. -L. -ltideline -lpthread -ldl -lm
+**     cc program.c -I. libtideline.a -lsqlite3 -lpthread -ldl -lm
+**     cc program.c -I. libtideline.a sqlite3.c -lpthread -ldl -lm
+**
+** By its name, not as -ltideline: linkers take libtideline.so for that, which only a SQLite can load.
 **
 ** A program must have one SQLite only. If it loads extensions too, it must not load libtideline.so as well.
 **

@@ -1,7 +1,7 @@
 /*
 ** Tideline in a C program, through the static library. From the folder that `cargo xtask dist` fills:
 **
-**     cc -Wall -I. -o link ../../ext/examples/link.c -L. -ltideline -lsqlite3 -lpthread -ldl -lm
+**     cc -Wall -I. -o link ../../ext/examples/link.c libtideline.a -lsqlite3 -lpthread -ldl -lm
 **
 ** or with a SQLite of the program's own, sqlite3.c in place of -lsqlite3. Then:
 **

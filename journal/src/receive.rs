@@ -8,7 +8,7 @@ use crate::error::{At, Code, Error, Result};
 use crate::format::{Kind, Name, Origin, Shipped, ShippedHeader};
 use crate::lsn::{Lsn, LsnRange};
 use crate::session::{Durability, Proto, Session};
-use crate::state::{Counters, State, lock_page};
+use crate::state::{Counters, State, later, lock_page};
 use crate::store::Store;
 
 /// How often a snapshot may have become stale between being taken and being written on.
@@ -272,7 +272,7 @@ impl Applying {
         }
         let own = self.here.counters;
         let theirs = header.state.counters;
-        let counter = theirs.counter.max(own.counter.wrapping_add(1));
+        let counter = later(theirs.counter, own.counter.wrapping_add(1));
         let counters = Counters {
             counter,
             valid_for: if theirs.counter == theirs.valid_for { counter } else { theirs.valid_for },

@@ -31,6 +31,11 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
+/// The later of two change counters, which count round.
+pub(crate) fn later(one: u32, other: u32) -> u32 {
+    if other.wrapping_sub(one) < 1 << 31 { other } else { one }
+}
+
 impl Counters {
     /// Reads them from the first [`HEADER_LEN`] bytes of page 1.
     pub fn of(header: &[u8]) -> Counters {

@@ -9,12 +9,16 @@
 //! | `/usr/bin/python3`, module `sqlite3` | this system's | [`python`] |
 //! | a Python with `apsw` | a far newer one of its own | [`apsw`] |
 //! | `rusqlite` in this process, and in the program `worker` | a newer one, bundled, without `SECURE_DELETE` | [`bundled`] |
+//! | `/usr/bin/python3`, and a stand-in for the shell in it | an old one, and the bundled one, compiled here | [`Build`] |
+//!
+//! [`Host`] runs one test on several of them.
 //!
 //! With `TIDELINE_AGAINST=stock` everything runs on SQLite's own VFS and nothing is loaded: what a test expects of
 //! plain SQL can be checked against SQLite itself. Other variables: `TIDELINE_APSW_PYTHON` (a Python that has apsw),
 //! `TIDELINE_QUICK` (fewer rounds), `TIDELINE_SEED` (see [`Dice`]), `TIDELINE_TEST_SECONDS` (when a process is taken
 //! for hung).
 
+mod build;
 mod bundled;
 mod content;
 mod dice;
@@ -27,6 +31,7 @@ mod shell;
 mod sql;
 mod states;
 
+pub use build::{Build, SYSTEM_LIBRARIES, crash_library};
 pub use bundled::{bundled, bundled_at, bundled_stock, render, script};
 pub use content::{content, plain_header};
 pub use dice::{Dice, rounds};
@@ -37,7 +42,7 @@ pub use pyhost::{apsw, python, python_start};
 pub use scratch::{Scratch, files_below};
 pub use shell::{Session, Shell};
 pub use sql::{LOCKED, NOT_A_DATABASE, SPILL, SUMS, filled, numbers};
-pub use states::{behind, left_behind, plain_store, status};
+pub use states::{behind, each_plain_store, left_behind, plain_store, status};
 
 /// Asserts that `text` has a refusal `tideline: CODE: cause; remedy` of this code, and gives `cause; remedy`.
 pub fn refusal<'a>(text: &'a str, code: &str) -> &'a str {

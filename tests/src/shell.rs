@@ -1,10 +1,11 @@
-//! The `sqlite3` shell of this system.
+//! The `sqlite3` shell of this system, and a stand-in for it on a SQLite that was compiled for the tests.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::library::against_stock;
 use crate::process::{Output, Process};
+use crate::pyhost::{PYTHON, at_python};
 use crate::scratch::Scratch;
 
 /// How the shell is started: in the test's folder, with the library loaded or without.
@@ -13,28 +14,36 @@ pub struct Shell<'a> {
     opens: Option<String>,
     loads: bool,
     bail: bool,
+    /// Folder of the SQLite library that the stand-in runs on; `None` for the shell of this system.
+    runs_on: Option<PathBuf>,
 }
 
 impl<'a> Shell<'a> {
     /// On the database of this name, through Tideline.
     pub fn new(scratch: &'a Scratch, name: &str) -> Self {
-        Self { scratch, opens: Some(scratch.uri(name)), loads: true, bail: true }
+        Self { scratch, opens: Some(scratch.uri(name)), loads: true, bail: true, runs_on: None }
     }
 
     /// On this URI, the library loaded.
     pub fn at(scratch: &'a Scratch, uri: &str) -> Self {
-        Self { scratch, opens: Some(uri.into()), loads: true, bail: true }
+        Self { scratch, opens: Some(uri.into()), loads: true, bail: true, runs_on: None }
     }
 
     /// On the database of this name as SQLite sees it, nothing loaded.
     pub fn stock(scratch: &'a Scratch, name: &str) -> Self {
         let path = scratch.path(name).display().to_string();
-        Self { scratch, opens: Some(path), loads: false, bail: true }
+        Self { scratch, opens: Some(path), loads: false, bail: true, runs_on: None }
     }
 
     /// On nothing: the script loads and opens.
     pub fn bare(scratch: &'a Scratch) -> Self {
-        Self { scratch, opens: None, loads: false, bail: true }
+        Self { scratch, opens: None, loads: false, bail: true, runs_on: None }
+    }
+
+    /// Not the shell of this system, but the stand-in on the SQLite library in this folder.
+    pub fn on(mut self, library: PathBuf) -> Self {
+        self.runs_on = Some(library);
+        self
     }
 
     /// Goes on after an error.
@@ -45,12 +54,9 @@ impl<'a> Shell<'a> {
 
     /// Runs a script to its end, or to its first error.
     pub fn run(&self, script: &str) -> Output {
-        let mut command = Command::new("sqlite3");
-        command.arg("-batch");
-        if self.bail {
-            command.arg("-bail");
-        }
-        Process::run(at_home(&mut command, self.scratch.folder()), &(self.prelude() + script + "\n"))
+        let bail = if self.bail { " -bail" } else { "" };
+        let mut command = self.command(&format!("-batch{bail}"));
+        Process::run(&mut command, &(self.prelude() + script + "\n"))
     }
 
     /// Runs a script that must do well, and gives what it printed.
@@ -68,13 +74,26 @@ impl<'a> Shell<'a> {
     /// Starts one to talk to.
     pub fn session(&self) -> Session {
         // What it prints and what it complains of come in order, line by line.
-        let mut command = Command::new("sh");
-        command.args(["-c", "exec stdbuf -oL sqlite3 -batch 2>&1"]);
-        let mut session =
-            Session { process: Process::start(at_home(&mut command, self.scratch.folder())), asked: 0 };
+        let mut command = self.command("-batch 2>&1");
+        let mut session = Session { process: Process::start(&mut command), asked: 0 };
         let greeting = session.sql(&self.prelude());
         assert_eq!(greeting, "", "it should have opened the database");
         session
+    }
+
+    /// The shell with these arguments.
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new("sh");
+        let shell = match &self.runs_on {
+            None => "stdbuf -oL sqlite3".to_string(),
+            Some(library) => {
+                at_python(&mut command, Some(library));
+                format!("{PYTHON} -u -B -m tide_shell")
+            }
+        };
+        command.args(["-c", &format!("exec {shell} {arguments}")]);
+        at_home(&mut command, self.scratch.folder());
+        command
     }
 
     fn prelude(&self) -> String {

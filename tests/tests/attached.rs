@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tideline_tests::{Dice, Host, Scratch, Shell, python, python_start, refusal, rounds};
+use tideline_tests::{Dice, Host, Scratch, Shell, crash_library, python, refusal, rounds};
 
 /// Attaches `b.db`, through Tideline.
 const ATTACH: &str = "ATTACH 'file:b.db?vfs=tideline' AS b;";
@@ -292,25 +292,29 @@ fn with_a_plain_main_a_rollback_of_an_attached_store_leaves_what_was() {
     }
 }
 
-/// Commits the same number to two stores and a plain database again and again.
+/// Commits the same number to all the databases, again and again; the one called `plain` is not Tideline's.
 const WRITER: &str = r#"
 from tide import *
-plain, seed = sys.argv[1:]
 import random
+seed, *names = sys.argv[1:]
 dice = random.Random(int(seed))
-db = connect("a.db")
-db.execute("ATTACH 'file:b.db?vfs=tideline' AS b")
-if plain == "plain":
-    db.execute("ATTACH 'file:plain.db?vfs=unix' AS p")
+db = connect(names[0] + ".db")
+for name in names[1:]:
+    vfs = "unix" if name == "plain" else "tideline"
+    db.execute(f"ATTACH 'file:{name}.db?vfs={vfs}' AS {name}")
 db.execute("PRAGMA main.cache_size = 10")
 db.execute("PRAGMA cache_spill = 1")
+schemas = ["main", *names[1:]]
+largest = 60000 // len(names)
+for schema in schemas:
+    db.execute(f"CREATE TABLE IF NOT EXISTS {schema}.t(n, v)")
 n = one(db, "SELECT coalesce(max(n), 0) FROM main.t")
 print("ready")
 while True:
     n += 1
     db.execute("BEGIN")
-    for schema in ("main", "b", "p") if plain == "plain" else ("main", "b"):
-        db.execute(f"INSERT INTO {schema}.t VALUES (?, zeroblob(?))", (n, dice.randrange(30000)))
+    for schema in schemas:
+        db.execute(f"INSERT INTO {schema}.t VALUES (?, zeroblob(?))", (n, dice.randrange(largest)))
     db.execute("COMMIT")
     acknowledge("acks", n)
 "#;
@@ -334,28 +338,115 @@ acknowledge("acks", top)
 "#;
 
 #[test]
-fn killed_at_random_a_commit_over_stores_has_happened_in_all_or_none() {
-    for plain in ["none", "plain"] {
-        let scratch = Scratch::new();
-        let mut names = vec!["a", "b"];
-        Shell::new(&scratch, "a.db").ok(&format!("{ATTACH} CREATE TABLE t(n, v); CREATE TABLE b.t(n, v);"));
-        if plain == "plain" {
-            Shell::stock(&scratch, "plain.db").ok("CREATE TABLE t(n, v);");
-            names.push("plain");
-        }
-        let mut dice = Dice::new(plain);
-        for _ in 0..rounds(24) {
-            let mut writer = python_start(&scratch, WRITER, &[plain, &dice.below(u32::MAX).to_string()]);
-            writer.wait_for("ready");
-            std::thread::sleep(Duration::from_micros(dice.below(60_000).into()));
-            writer.kill().killed();
-            let first = dice.pick(names.len());
-            names.rotate_left(first);
-            python(&scratch, CHECK, &names).ok();
-            // A super-journal may stay, as with SQLite alone; what names it doesn't.
-            for name in ["a.db-journal", "b.db-journal"] {
-                assert!(!scratch.path(name).exists(), "{name} was left");
+fn killed_at_random_a_commit_over_databases_has_happened_in_all_or_none() {
+    // PAGER.md 5.
+    for databases in [["a", "b"].as_slice(), &["a", "b", "plain"], &["a", "b", "c", "d", "e", "f", "plain"]] {
+        Host::each(|host, scratch| {
+            for name in databases {
+                let uri = if *name == "plain" { plain(scratch) } else { scratch.uri(&format!("{name}.db")) };
+                host.sql_at(scratch, &uri, "CREATE TABLE t(n, v);").expect("a table");
             }
-        }
+            let mut names = databases.to_vec();
+            let mut dice = Dice::new(&databases.concat());
+            for _ in 0..rounds(10) {
+                let seed = dice.below(u32::MAX).to_string();
+                let mut writer = host.python_start(scratch, WRITER, &[&[seed.as_str()], databases].concat());
+                writer.wait_for("ready");
+                std::thread::sleep(Duration::from_micros(dice.below(60_000).into()));
+                writer.kill().killed();
+                let first = dice.pick(names.len());
+                names.rotate_left(first);
+                host.python(scratch, CHECK, &names).ok();
+                // A super-journal may stay, as with SQLite alone; what names it doesn't.
+                for name in databases.iter().filter(|name| **name != "plain") {
+                    let journal = format!("{name}.db-journal");
+                    assert!(!scratch.path(&journal).exists(), "{journal} was left");
+                }
+            }
+        });
+    }
+}
+
+/// Dies at each call of a commit over the databases that are named, in turn, and looks at what is left, in an order that
+/// differs from time to time.
+const AT_EVERY_CALL: &str = r#"
+from tide import *
+import ctypes, itertools, shutil
+crash, *names = sys.argv[1:]
+if "LD_PRELOAD" not in os.environ:
+    os.environ["LD_PRELOAD"] = crash
+    os.execv(sys.executable, sys.orig_argv)
+calls = ctypes.CDLL(None)
+
+def path(name):
+    return f"file:{name}.db?vfs={'unix' if name == 'plain' else 'tideline'}"
+
+def opened(name):
+    load()
+    return sqlite3.connect(path(name), uri=True, isolation_level=None)
+
+def commit(n):
+    """Dies at the n-th call, or tells the parent that there were fewer."""
+    db = opened(names[0])
+    for name in names[1:]:
+        db.execute(f"ATTACH '{path(name)}' AS {name}")
+    db.execute("BEGIN")
+    for schema in ["main", *names[1:]]:
+        db.execute(f"INSERT INTO {schema}.t VALUES (1, zeroblob(9000))")
+    calls.crash_at(n)
+    db.execute("COMMIT")
+    left = calls.crash_left()
+    calls.crash_at(0)
+    os._exit(0 if left > 0 else 1)
+
+os.mkdir("new")
+os.chdir("new")
+for name in names:
+    db = opened(name)
+    db.execute("CREATE TABLE t(n, v)")
+    db.close()
+os.chdir("..")
+outcomes = []
+orders = itertools.cycle(itertools.permutations(names))
+for n in itertools.count(1):
+    shutil.copytree("new", f"run{n}")
+    os.chdir(f"run{n}")
+    child = os.fork()
+    if child == 0:
+        try:
+            commit(n)
+        except BaseException as fault:
+            print(repr(fault), file=sys.stderr, flush=True)
+        os._exit(2)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, -9), (n, status)
+    order, found = next(orders), {}
+    for name in order:
+        db = opened(name)
+        found[name] = one(db, "SELECT count(*) FROM t")
+        assert one(db, "PRAGMA integrity_check") == "ok", (n, order)
+        db.close()
+    assert len(set(found.values())) == 1, (n, order, found)
+    outcomes.append(found.popitem()[1])
+    for name in names:
+        assert name == "plain" or not os.path.exists(name + ".db-journal"), (n, order)
+    os.chdir("..")
+    shutil.rmtree(f"run{n}")
+    if status == 0:
+        break
+assert outcomes[0] == 0 and outcomes[-1] == 1, outcomes
+print(len(outcomes), "calls")
+"#;
+
+#[test]
+fn killed_at_any_call_a_commit_over_databases_has_happened_in_all_or_none() {
+    // PAGER.md 5.
+    let Some(crash) = crash_library() else { return };
+    let crash = crash.to_str().expect("a path in text");
+    for names in [["a", "plain", "b"], ["plain", "a", "b"]] {
+        Host::each(|host, scratch| {
+            let output = host.python(scratch, AT_EVERY_CALL, &[[crash].as_slice(), &names].concat());
+            println!("{names:?}: {}", output.ok().trim_end());
+        });
     }
 }

@@ -372,3 +372,89 @@ fn a_handle_to_a_blob_reads_and_writes() {
     drop(blob);
     assert_eq!(script(&db, "SELECT instr(v, x'74696465'), tide_lsn() FROM t").expect("read"), "200001|3\n");
 }
+
+#[test]
+fn pages_that_are_flushed_before_the_commit_are_part_of_it_or_never_were() {
+    let scratch = Scratch::new();
+    let (db, other) = (bundled(&scratch, "a.db"), bundled(&scratch, "a.db"));
+    script(&db, &filled(400)).expect("filled");
+    let before = content(&db);
+    for end in ["ROLLBACK TO s; COMMIT", "ROLLBACK", "COMMIT"] {
+        script(&db, "BEGIN; SAVEPOINT s; UPDATE t SET v = 'x' || v").expect("a transaction");
+        db.cache_flush().expect("flushed");
+        script(&db, "DELETE FROM t WHERE id % 3 = 0").expect("more of it");
+        db.cache_flush().expect("flushed again");
+        assert_eq!(content(&other), before, "{end}");
+        script(&db, end).unwrap_or_else(|error| panic!("{end}: {error}"));
+        assert_eq!(content(&other), content(&db), "{end}");
+        assert_eq!(content(&db) == before, end != "COMMIT", "{end}");
+    }
+    assert_eq!(script(&other, "PRAGMA integrity_check; SELECT count(*) FROM t").expect("sound"), "ok\n267\n");
+}
+
+#[test]
+fn a_database_with_reserved_bytes_is_adopted_and_keeps_them() {
+    let scratch = Scratch::new();
+    let stock = Shell::stock(&scratch, "a.db");
+    stock.ok(&format!(".filectrl reserve_bytes 24\nVACUUM; {}", filled(400)));
+    assert_eq!(scratch.read("a.db")[20], 24);
+    let db = Shell::new(&scratch, "a.db");
+    assert_eq!(db.ok(&format!("{SUMS} SELECT tide_lsn();")), "400|80200|120000\nok\n1\n");
+    db.ok(&format!(
+        "{SPILL} UPDATE t SET v = v || v WHERE id > 200; BEGIN; DELETE FROM t; ROLLBACK; VACUUM;
+         SELECT writefile('delta.tide', tide_prepare(0));"
+    ));
+    let copy = Shell::new(&scratch, "copy.db");
+    assert_eq!(
+        copy.ok(&format!("SELECT tide_receive(readfile('delta.tide')); {SUMS}")),
+        "3\n400|80200|180000\nok\n"
+    );
+    for name in ["a.db", "copy.db"] {
+        assert_eq!(scratch.read(name)[20], 24, "{name}");
+        assert_eq!(Shell::stock(&scratch, name).ok(SUMS), "400|80200|180000\nok\n", "{name}");
+    }
+}
+
+#[test]
+fn the_commands_of_the_shell_that_copy_databases_work() {
+    let scratch = Scratch::new();
+    let db = Shell::new(&scratch, "a.db");
+    db.ok(&filled(300));
+    let wanted = content(&bundled(&scratch, "a.db"));
+    db.ok(".backup plain.db\n.clone clone.db\n.output dump.sql\n.dump\n");
+    Shell::new(&scratch, "restored.db").ok("CREATE TABLE old(a);\n.restore plain.db\n");
+    Shell::new(&scratch, "dumped.db").ok(".read dump.sql\n");
+    for name in ["plain.db", "clone.db", "restored.db", "dumped.db"] {
+        let copy = bundled_stock(&scratch, name);
+        assert_eq!(script(&copy, SUMS).expect("sums"), "300|45150|90000\nok\n", "{name}");
+        assert_eq!(content(&copy), wanted, "{name}");
+    }
+    for name in ["restored.db", "dumped.db"] {
+        assert_eq!(Shell::new(&scratch, name).ok("SELECT count(*) FROM tide_verify;"), "0\n", "{name}");
+    }
+}
+
+#[test]
+fn an_image_of_the_database_in_memory_is_a_plain_one() {
+    let script = r#"
+from tide import *
+db = connect("a.db")
+if not hasattr(db, "serialize"):
+    sys.exit()
+db.execute("CREATE TABLE t(v)")
+db.executemany("INSERT INTO t VALUES (?)", [(bytes(n),) for n in range(500)])
+image = db.serialize()
+with open("plain.db", "wb") as file:
+    file.write(image)
+plain = sqlite3.connect("plain.db")
+assert one(plain, "PRAGMA integrity_check") == "ok" and one(plain, "SELECT sum(length(v)) FROM t") == 124750
+# A store is let go of when a connection takes an image in its place.
+db.deserialize(image)
+db.execute("DELETE FROM t")
+refused("ARGUMENT", lambda: one(db, "SELECT tide_lsn()"))
+assert one(connect("a.db"), "SELECT count(*) FROM t") == 500
+"#;
+    Host::each(|host, scratch| {
+        host.python(scratch, script, &[]).ok();
+    });
+}

@@ -30,7 +30,7 @@ fn history_stays_when_the_database_is_at_rest() {
 #[test]
 fn tide_fold_goes_as_far_as_readers_allow() {
     let scratch = plain_store();
-    let (mut reader, mut writer) = behind(&scratch);
+    let (mut reader, mut writer) = behind(&Shell::new(&scratch, "a.db"));
     assert_eq!(writer.sql("INSERT INTO t VALUES (3, 'three'); SELECT tide_fold();"), "1\n");
     assert_eq!(reader.sql("SELECT count(*), tide_lsn() FROM t; PRAGMA integrity_check;"), "1|1\nok\n");
     assert_eq!(reader.sql("COMMIT; SELECT count(*) FROM t;"), "3\n");
@@ -225,7 +225,7 @@ fn a_sound_store_verifies_in_every_state() {
     let db = Shell::new(&scratch, "a.db");
     let verify = "SELECT * FROM tide_verify;";
     assert_eq!(db.ok(verify), "", "adopted");
-    let (mut reader, mut writer) = behind(&scratch);
+    let (mut reader, mut writer) = behind(&db);
     assert_eq!(writer.sql(verify), "", "behind");
     writer.sql("SELECT tide_fold();");
     assert_eq!(writer.sql(verify), "", "folded in part");
@@ -286,7 +286,7 @@ fn a_rotten_byte_in_the_base_is_an_error_and_never_a_wrong_row() {
 #[test]
 fn a_rotten_byte_in_the_journal_is_an_error_and_never_a_wrong_row() {
     let scratch = plain_store();
-    let (reader, mut writer) = behind(&scratch);
+    let (reader, mut writer) = behind(&Shell::new(&scratch, "a.db"));
     writer.sql("CREATE TABLE m(v); INSERT INTO m VALUES ('MARKER-of-this-test');");
     for n in 3..10 {
         writer.sql(&format!("INSERT INTO t VALUES ({n}, 'later');"));

@@ -2,7 +2,9 @@
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use tideline_tests::{Host, SPILL, SUMS, Scratch, Shell, filled, plain_header, python, refusal};
+use tideline_tests::{
+    Host, SPILL, SUMS, Scratch, Shell, files_below, filled, left_behind, plain_header, python, refusal,
+};
 
 #[test]
 fn a_database_without_a_name_or_in_memory_is_temporary() {
@@ -90,6 +92,32 @@ fails(lambda: connect("new.db", timeout=1).execute("CREATE TABLE t(a)"))
     output.ok();
     assert_eq!(Shell::new(&scratch, "a.db").ok("INSERT INTO t VALUES (3); SELECT sum(v) FROM t;"), "6\n");
     assert_eq!(Shell::stock(&scratch, "plain.db").ok("SELECT sum(v) FROM t;"), "3\n");
+}
+
+#[test]
+fn in_a_folder_that_may_not_be_written_one_that_is_not_at_rest_is_refused() {
+    let scratch = left_behind();
+    let before = (scratch.read("a.db"), files_below(&scratch.side("a.db")));
+    let open = |mode| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(scratch.folder(), permissions.clone()).expect("other permissions");
+        std::fs::set_permissions(scratch.side("a.db"), permissions).expect("other permissions");
+    };
+    open(0o555);
+    let script = r#"
+from tide import *
+load()
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+for parameters in ({}, {"mode": "ro"}, {"immutable": 1}):
+    refused("DENIED", lambda: one(connect("a.db", timeout=1, **parameters), "SELECT count(*) FROM t"))
+"#;
+    let output = python(&scratch, script, &[]);
+    open(0o755);
+    output.ok();
+    assert_eq!((scratch.read("a.db"), files_below(&scratch.side("a.db"))), before);
+    assert_eq!(Shell::new(&scratch, "a.db").ok("SELECT group_concat(v), tide_lsn() FROM t;"), "one,two|2\n");
 }
 
 #[test]
@@ -194,18 +222,47 @@ fn nolock_is_refused() {
 
 #[test]
 fn immutable_reads_what_was_there_when_it_was_opened() {
-    let scratch = Scratch::new();
-    let db = Shell::new(&scratch, "a.db");
-    db.ok(&filled(300));
-    let mut immutable = Shell::at(&scratch, &scratch.uri_with("a.db", "immutable=1")).session();
-    assert_eq!(immutable.sql(SUMS), "300|45150|90000\nok\n");
-    let mut writer = db.session();
-    writer.sql("UPDATE t SET v = 'x'; DELETE FROM t WHERE id > 10; VACUUM; SELECT 1;");
-    assert_eq!(immutable.sql(SUMS), "300|45150|90000\nok\n");
-    assert!(immutable.sql("DELETE FROM t;").contains("readonly"));
-    immutable.end();
-    writer.end();
-    assert_eq!(db.ok(SUMS), "10|55|10\nok\n");
+    Host::each(|host, scratch| {
+        let db = host.shell(Shell::new(scratch, "a.db"));
+        db.ok(&filled(300));
+        let mut immutable =
+            host.shell(Shell::at(scratch, &scratch.uri_with("a.db", "immutable=1"))).session();
+        assert_eq!(immutable.sql(SUMS), "300|45150|90000\nok\n");
+        let mut writer = db.session();
+        writer.sql("UPDATE t SET v = 'x'; DELETE FROM t WHERE id > 10; VACUUM; SELECT 1;");
+        assert_eq!(immutable.sql(SUMS), "300|45150|90000\nok\n");
+        assert!(immutable.sql("DELETE FROM t;").contains("readonly"));
+        immutable.end();
+        writer.end();
+        assert_eq!(db.ok(SUMS), "10|55|10\nok\n");
+    });
+}
+
+#[test]
+fn immutable_is_what_sqlite_takes_for_it() {
+    let script = r#"
+from tide import *
+db = connect("a.db")
+db.execute("CREATE TABLE t(v)")
+for value in ("0", "00", "-0", "no", "NO", "off", "false", "", "nonsense"):
+    other = connect("a.db", immutable=value)
+    before = one(other, "SELECT count(*) FROM t")
+    db.execute("INSERT INTO t VALUES (1)")
+    assert one(other, "SELECT count(*) FROM t") == before + 1, value
+    other.execute("INSERT INTO t VALUES (2)")
+    assert one(db, "SELECT count(*) FROM t") == before + 2, value
+    other.close()
+for value in ("1", "2", "yes", "ON", "true"):
+    other = connect("a.db", immutable=value)
+    before = one(other, "SELECT count(*) FROM t")
+    db.execute("INSERT INTO t VALUES (1)")
+    assert one(other, "SELECT count(*) FROM t") == before, value
+    fails(lambda: other.execute("INSERT INTO t VALUES (2)"), "readonly")
+    other.close()
+"#;
+    Host::each(|host, scratch| {
+        host.python(scratch, script, &[]).ok();
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use tideline_tests::{LOCKED, Scratch, Shell, bundled, python, python_start, script};
+use tideline_tests::{Host, LOCKED, Scratch, Shell, bundled, python, python_start, script};
 
 /// A database with a table of one row, at LSN 2.
 fn prepared() -> Scratch {
@@ -11,6 +11,18 @@ fn prepared() -> Scratch {
     Shell::new(&scratch, "a.db")
         .ok("CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'one');");
     scratch
+}
+
+/// Runs `test` on every host with such a database.
+fn each_prepared(test: impl Fn(Host, &Scratch)) {
+    Host::each(|host, scratch| {
+        host.ok(
+            scratch,
+            "a.db",
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'one');",
+        );
+        test(host, scratch);
+    });
 }
 
 #[test]
@@ -77,59 +89,62 @@ fn what_is_not_committed_is_seen_by_nobody_else() {
 
 #[test]
 fn a_second_writer_waits_for_its_turn() {
-    let scratch = prepared();
-    let db = Shell::new(&scratch, "a.db");
-    let (mut first, mut second) = (db.session(), db.session());
-    for end in ["COMMIT;", "ROLLBACK;"] {
-        first.sql("BEGIN IMMEDIATE; INSERT INTO t(v) VALUES ('first');");
-        second.start(".timeout 100000\nINSERT INTO t(v) VALUES ('second');");
-        assert_eq!(first.sql(end), "");
-        assert_eq!(second.answer(), "");
-    }
-    assert_eq!(first.sql("SELECT v FROM t; SELECT tide_lsn();"), "one\nfirst\nsecond\nsecond\n5\n");
+    each_prepared(|host, scratch| {
+        let db = host.shell(Shell::new(scratch, "a.db"));
+        let (mut first, mut second) = (db.session(), db.session());
+        for end in ["COMMIT;", "ROLLBACK;"] {
+            first.sql("BEGIN IMMEDIATE; INSERT INTO t(v) VALUES ('first');");
+            second.start(".timeout 100000\nINSERT INTO t(v) VALUES ('second');");
+            assert_eq!(first.sql(end), "");
+            assert_eq!(second.answer(), "");
+        }
+        assert_eq!(first.sql("SELECT v FROM t; SELECT tide_lsn();"), "one\nfirst\nsecond\nsecond\n5\n");
+    });
 }
 
 #[test]
 fn a_second_writer_gives_up_when_its_timeout_is_over() {
-    let scratch = prepared();
-    let db = Shell::new(&scratch, "a.db");
-    let (mut first, mut second) = (db.session(), db.session());
-    first.sql("BEGIN IMMEDIATE; INSERT INTO t(v) VALUES ('first');");
-    for (milliseconds, statement) in
-        [(0, "INSERT INTO t(v) VALUES ('x');"), (700, "BEGIN IMMEDIATE;"), (300, "BEGIN EXCLUSIVE;")]
-    {
-        let start = Instant::now();
-        let answer = second.sql(&format!(".timeout {milliseconds}\n{statement}"));
-        assert!(answer.contains(LOCKED), "{answer}");
-        let waited = start.elapsed();
-        assert!(waited >= Duration::from_millis(milliseconds * 9 / 10), "it gave up after {waited:?}");
-        assert!(waited < Duration::from_secs(30), "it gave up after {waited:?}");
-    }
-    assert_eq!(second.sql("SELECT count(*) FROM t;"), "1\n");
-    assert_eq!(first.sql("COMMIT;"), "");
-    assert_eq!(second.sql("INSERT INTO t(v) VALUES ('second'); SELECT count(*) FROM t;"), "3\n");
+    each_prepared(|host, scratch| {
+        let db = host.shell(Shell::new(scratch, "a.db"));
+        let (mut first, mut second) = (db.session(), db.session());
+        first.sql("BEGIN IMMEDIATE; INSERT INTO t(v) VALUES ('first');");
+        for (milliseconds, statement) in
+            [(0, "INSERT INTO t(v) VALUES ('x');"), (700, "BEGIN IMMEDIATE;"), (300, "BEGIN EXCLUSIVE;")]
+        {
+            let start = Instant::now();
+            let answer = second.sql(&format!(".timeout {milliseconds}\n{statement}"));
+            assert!(answer.contains(LOCKED), "{answer}");
+            let waited = start.elapsed();
+            assert!(waited >= Duration::from_millis(milliseconds * 9 / 10), "it gave up after {waited:?}");
+            assert!(waited < Duration::from_secs(30), "it gave up after {waited:?}");
+        }
+        assert_eq!(second.sql("SELECT count(*) FROM t;"), "1\n");
+        assert_eq!(first.sql("COMMIT;"), "");
+        assert_eq!(second.sql("INSERT INTO t(v) VALUES ('second'); SELECT count(*) FROM t;"), "3\n");
+    });
 }
 
 #[test]
 fn a_stale_transaction_is_told_at_once_that_it_cannot_write() {
-    let scratch = prepared();
-    let db = Shell::new(&scratch, "a.db");
-    let (mut stale, mut other) = (db.session(), db.session());
-    stale.sql(".timeout 2000000\nBEGIN; SELECT count(*) FROM t;");
-    other.sql("INSERT INTO t(v) VALUES ('two');");
-    // No waiting makes its snapshot fresh: an answer that came only after its timeout would find the test gone.
-    let answer = stale.sql("UPDATE t SET v = 'mine';");
-    assert!(answer.contains(LOCKED), "{answer}");
-    assert_eq!(stale.sql("SELECT count(*) FROM t;"), "1\n", "it may go on reading");
-    assert_eq!(stale.sql("ROLLBACK; BEGIN; SELECT count(*) FROM t;"), "2\n");
-    assert_eq!(stale.sql("UPDATE t SET v = 'mine'; COMMIT; SELECT DISTINCT v FROM t;"), "mine\n");
-    assert_eq!(other.sql("SELECT DISTINCT v FROM t;"), "mine\n");
+    each_prepared(|host, scratch| {
+        let db = host.shell(Shell::new(scratch, "a.db"));
+        let (mut stale, mut other) = (db.session(), db.session());
+        stale.sql(".timeout 2000000\nBEGIN; SELECT count(*) FROM t;");
+        other.sql("INSERT INTO t(v) VALUES ('two');");
+        // No waiting makes its snapshot fresh: an answer that came only after its timeout would find the test gone.
+        let answer = stale.sql("UPDATE t SET v = 'mine';");
+        assert!(answer.contains(LOCKED), "{answer}");
+        assert_eq!(stale.sql("SELECT count(*) FROM t;"), "1\n", "it may go on reading");
+        assert_eq!(stale.sql("ROLLBACK; BEGIN; SELECT count(*) FROM t;"), "2\n");
+        assert_eq!(stale.sql("UPDATE t SET v = 'mine'; COMMIT; SELECT DISTINCT v FROM t;"), "mine\n");
+        assert_eq!(other.sql("SELECT DISTINCT v FROM t;"), "mine\n");
+    });
 }
 
 #[test]
 fn the_code_of_staleness_is_busy_snapshot() {
-    let scratch = prepared();
-    let script = r#"
+    each_prepared(|host, scratch| {
+        let script = r#"
 from tide import *
 one_of, other = connect("a.db"), connect("a.db")
 one_of.execute("BEGIN")
@@ -151,7 +166,8 @@ except sqlite3.OperationalError as error:
 else:
     raise AssertionError("two wrote at once")
 "#;
-    python(&scratch, script, &[]).ok();
+        host.python(scratch, script, &[]).ok();
+    });
 }
 
 #[test]
@@ -214,17 +230,18 @@ fn a_writer_that_is_killed_leaves_nothing_locked() {
 
 #[test]
 fn a_writer_that_is_killed_makes_way_for_the_one_that_waits() {
-    let scratch = prepared();
-    let db = Shell::new(&scratch, "a.db");
-    let mut waiting = db.session();
-    for _ in 0..5 {
-        let mut writer = db.session();
-        writer.sql("BEGIN IMMEDIATE; INSERT INTO t(v) VALUES ('never');");
-        waiting.start(".timeout 100000\nINSERT INTO t(v) VALUES ('waited');");
-        writer.kill();
-        assert_eq!(waiting.answer(), "");
-    }
-    assert_eq!(waiting.sql("SELECT count(*), tide_lsn() FROM t WHERE v <> 'never';"), "6|7\n");
+    each_prepared(|host, scratch| {
+        let db = host.shell(Shell::new(scratch, "a.db"));
+        let mut waiting = db.session();
+        for _ in 0..5 {
+            let mut writer = db.session();
+            writer.sql("BEGIN IMMEDIATE; INSERT INTO t(v) VALUES ('never');");
+            waiting.start(".timeout 100000\nINSERT INTO t(v) VALUES ('waited');");
+            writer.kill();
+            assert_eq!(waiting.answer(), "");
+        }
+        assert_eq!(waiting.sql("SELECT count(*), tide_lsn() FROM t WHERE v <> 'never';"), "6|7\n");
+    });
 }
 
 #[test]
@@ -321,8 +338,8 @@ fn threads_take_their_turns() {
 
 #[test]
 fn a_child_of_fork_leaves_its_parents_connection_alone() {
-    let scratch = prepared();
-    let script = r#"
+    each_prepared(|host, scratch| {
+        let script = r#"
 from tide import *
 db = connect("a.db")
 db.execute("BEGIN IMMEDIATE")
@@ -358,16 +375,17 @@ assert os.waitpid(child, 0)[1] == 0
 db.execute("INSERT INTO t VALUES (4, 'parent')")
 assert one(db, "SELECT group_concat(v) FROM t") == "one,parent,child,parent"
 "#;
-    python(&scratch, script, &[]).ok();
-    let answer =
-        Shell::new(&scratch, "a.db").ok("SELECT count(*), tide_lsn() FROM t; PRAGMA integrity_check;");
-    assert_eq!(answer, "4|5\nok\n");
+        host.python(scratch, script, &[]).ok();
+        let answer =
+            Shell::new(scratch, "a.db").ok("SELECT count(*), tide_lsn() FROM t; PRAGMA integrity_check;");
+        assert_eq!(answer, "4|5\nok\n");
+    });
 }
 
 #[test]
 fn a_child_of_fork_that_ends_takes_no_lock_of_its_parent_along() {
-    let scratch = prepared();
-    let script = r#"
+    each_prepared(|host, scratch| {
+        let script = r#"
 from tide import *
 db = connect("a.db")
 db.execute("BEGIN IMMEDIATE")
@@ -386,20 +404,21 @@ print("forked")
 sys.stdin.readline()
 db.execute("COMMIT")
 "#;
-    let mut parent = python_start(&scratch, script, &[]);
-    parent.wait_for("forked");
-    let mut other = Shell::new(&scratch, "a.db").session();
-    let answer = other.sql("INSERT INTO t VALUES (3, 'x');");
-    assert!(answer.contains(LOCKED), "{answer}");
-    parent.send("\n");
-    parent.finish().ok();
-    assert_eq!(other.sql("INSERT INTO t VALUES (3, 'x'); SELECT count(*), tide_lsn() FROM t;"), "3|4\n");
+        let mut parent = host.python_start(scratch, script, &[]);
+        parent.wait_for("forked");
+        let mut other = host.session(scratch, "a.db");
+        let answer = other.sql("INSERT INTO t VALUES (3, 'x');");
+        assert!(answer.contains(LOCKED), "{answer}");
+        parent.send("\n");
+        parent.finish().ok();
+        assert_eq!(other.sql("INSERT INTO t VALUES (3, 'x'); SELECT count(*), tide_lsn() FROM t;"), "3|4\n");
+    });
 }
 
 #[test]
 fn a_child_of_fork_keeps_nothing_locked_when_its_parent_was_killed() {
-    let scratch = prepared();
-    let script = r#"
+    each_prepared(|host, scratch| {
+        let script = r#"
 from tide import *
 db = connect("a.db")
 db.execute("BEGIN IMMEDIATE")
@@ -407,19 +426,19 @@ db.execute("INSERT INTO t VALUES (2, 'never')")
 child = os.fork()
 if child == 0:
     os.close(0), os.close(1), os.close(2)
-    while not os.path.exists("stop"):
+    while os.path.exists("a.db"):
         time.sleep(0.02)
     os._exit(0)
 print("forked")
 time.sleep(600)
 "#;
-    let mut parent = python_start(&scratch, script, &[]);
-    parent.wait_for("forked");
-    parent.kill().killed();
-    let answer =
-        Shell::new(&scratch, "a.db").ok("INSERT INTO t VALUES (2, 'later'); SELECT v, tide_lsn() FROM t;");
-    scratch.write("stop", "");
-    assert_eq!(answer, "one|3\nlater|3\n");
+        let mut parent = host.python_start(scratch, script, &[]);
+        parent.wait_for("forked");
+        parent.kill().killed();
+        let answer =
+            Shell::new(scratch, "a.db").ok("INSERT INTO t VALUES (2, 'later'); SELECT v, tide_lsn() FROM t;");
+        assert_eq!(answer, "one|3\nlater|3\n");
+    });
 }
 
 #[test]

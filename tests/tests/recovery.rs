@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tideline_tests::{Dice, Scratch, Shell, python, python_start, rounds};
+use tideline_tests::{Dice, Scratch, Shell, crash_library, python, python_start, rounds};
 
 /// The shell kills itself.
 const KILL: &str = ".shell kill -9 $PPID\n";
@@ -207,4 +207,122 @@ os._exit(0)
 "#;
     python(&scratch, script, &[]).ok();
     assert_eq!(Shell::new(&scratch, "a.db").ok("SELECT count(*), tide_lsn() FROM t;"), "0|1\n");
+}
+
+/// Dies at each call of the work that is named, in turn, and looks at what is left.
+const AT_EVERY_CALL: &str = r#"
+from tide import *
+import ctypes, itertools, shutil
+crash, what, *allowed = sys.argv[1:]
+allowed = set(map(int, allowed))
+if "LD_PRELOAD" not in os.environ:
+    os.environ["LD_PRELOAD"] = crash
+    os.execv(sys.executable, sys.orig_argv)
+calls = ctypes.CDLL(None)
+
+def begin():
+    plain = sqlite3.connect("a.db", isolation_level=None)
+    plain.execute("PRAGMA synchronous = OFF")
+    plain.execute("CREATE TABLE t(n INTEGER PRIMARY KEY, v)")
+    plain.executemany("INSERT INTO t VALUES (?, zeroblob(3000))", [(n,) for n in range(1, 6)])
+    plain.close()
+    if what == "adopt":
+        return
+    db = connect("a.db")
+    db.execute("PRAGMA synchronous = OFF")
+    db.executemany("INSERT INTO t VALUES (?, zeroblob(3000))", [(n,) for n in range(6, 20)])
+    if what == "receive":
+        source, copy = db, connect("copy.db")
+        one(copy, "SELECT tide_receive(?)", one(source, "SELECT tide_prepare(0)"))
+        source.executemany("UPDATE t SET v = randomblob(3000) WHERE n = ?", [(n,) for n in range(1, 10)])
+        with open("delta", "wb") as file:
+            file.write(one(source, "SELECT tide_prepare(15)"))
+        copy.close()
+        os.remove("a.db"), source.close(), shutil.rmtree("a.db-tide")
+        os.rename("copy.db", "a.db"), os.rename("copy.db-tide", "a.db-tide")
+    db.close()
+
+def work():
+    db = connect("a.db")
+    if what in ("adopt", "commit"):
+        n = one(db, "SELECT max(n) FROM t")
+        for n in range(n + 1, n + 4):
+            db.execute("INSERT INTO t VALUES (?, randomblob(9000))", (n,))
+            acknowledge("acks", n)
+    elif what == "receive":
+        one(db, "SELECT tide_receive(?)", open("delta", "rb").read())
+    elif what == "vacuum":
+        db.execute("DELETE FROM t WHERE n < 10")
+        db.execute("VACUUM")
+    elif what == "compact":
+        db.executemany("UPDATE t SET v = randomblob(3000) WHERE n = ?", [(n,) for n in range(1, 4)])
+        one(db, "SELECT tide_fold()"), one(db, "SELECT tide_compact()")
+    elif what == "retain":
+        one(db, "SELECT tide_retain('none')")
+        db.execute("UPDATE t SET v = randomblob(4000)")
+        one(db, "SELECT tide_fold()")
+    elif what == "detach":
+        db.execute("SELECT tide_detach()").fetchall()
+    db.close()
+
+os.mkdir("new")
+os.chdir("new")
+begin()
+os.chdir("..")
+lsns = set()
+for n in itertools.count(1):
+    shutil.copytree("new", f"run{n}")
+    os.chdir(f"run{n}")
+    child = os.fork()
+    if child == 0:
+        try:
+            load()
+            calls.crash_at(n)
+            work()
+            left = calls.crash_left()
+            calls.crash_at(0)
+            os._exit(0 if left > 0 else 1)
+        except BaseException as fault:
+            print(repr(fault), file=sys.stderr, flush=True)
+        os._exit(2)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, -9), (n, status)
+    db = connect("a.db")
+    assert one(db, "PRAGMA integrity_check") == "ok", n
+    assert db.execute("SELECT * FROM tide_verify").fetchall() == [], n
+    acknowledged = open("acks").read().split() if os.path.exists("acks") else []
+    assert one(db, "SELECT max(n) FROM t") >= max(map(int, acknowledged), default=0), n
+    count = one(db, "SELECT count(*) FROM t")
+    lsns.add(one(db, "SELECT tide_lsn()"))
+    db.execute("INSERT INTO t VALUES (1000, 'after')")
+    db.close()
+    plain = sqlite3.connect("a.db")
+    assert one(plain, "PRAGMA integrity_check") == "ok" and one(plain, "SELECT count(*) FROM t") == count + 1, n
+    plain.close()
+    os.chdir("..")
+    shutil.rmtree(f"run{n}")
+    if status == 0:
+        break
+assert {min(allowed), max(allowed)} <= lsns <= allowed, lsns
+print(n, "calls, LSNs", sorted(lsns))
+"#;
+
+#[test]
+fn killed_at_any_call_work_of_every_kind_leaves_a_sound_store() {
+    let Some(crash) = crash_library() else { return };
+    let crash = crash.to_str().expect("a path in text");
+    // The LSNs that may be found.
+    let kinds = [
+        ("adopt", &["1", "2", "3", "4"][..]),
+        ("commit", &["15", "16", "17", "18"]),
+        ("receive", &["15", "24"]),
+        ("vacuum", &["15", "16", "17"]),
+        ("compact", &["15", "16", "17", "18"]),
+        ("retain", &["15", "16"]),
+        ("detach", &["1", "15"]),
+    ];
+    for (what, lsns) in kinds {
+        let output = python(&Scratch::new(), AT_EVERY_CALL, &[&[crash, what], lsns].concat());
+        println!("{what}: {}", output.ok().trim_end());
+    }
 }

@@ -5,8 +5,9 @@ use std::fs::{File, FileTimes};
 use std::time::Duration;
 
 use tideline_tests::{
-    Dice, Host, LOCKED, NOT_A_DATABASE, Scratch, Shell, behind, bundled, bundled_stock, content, files_below,
-    left_behind, plain_header, plain_store, python, python_start, refusal, rounds, status,
+    Dice, Host, LOCKED, NOT_A_DATABASE, Scratch, Shell, behind, bundled, bundled_stock, content,
+    each_plain_store, files_below, left_behind, plain_header, plain_store, python, python_start, refusal,
+    rounds, status,
 };
 
 #[test]
@@ -105,110 +106,117 @@ fn at_rest_the_database_is_plain_whatever_was_done() {
     });
 }
 
+// PAGER.md 10, and the tests that follow.
 #[test]
 fn while_the_base_is_behind_stock_sqlite_is_refused() {
-    let scratch = plain_store();
-    let sessions = behind(&scratch);
-    assert_eq!(scratch.read("a.db")[19], 0x54);
-    let stock = Shell::stock(&scratch, "a.db");
-    for sql in ["SELECT count(*) FROM t;", "INSERT INTO t VALUES (9, 'stock');", "PRAGMA integrity_check;"] {
-        let output = stock.run(sql);
-        assert!(output.stderr.contains(NOT_A_DATABASE), "{sql} {output:#?}");
-    }
-    let (reader, writer) = sessions;
-    writer.end();
-    reader.end();
-    assert_eq!(stock.ok("SELECT group_concat(v) FROM t; PRAGMA integrity_check;"), "one,two\nok\n");
+    each_plain_store(|db, stock, scratch| {
+        let sessions = behind(db);
+        assert_eq!(scratch.read("a.db")[19], 0x54);
+        for sql in
+            ["SELECT count(*) FROM t;", "INSERT INTO t VALUES (9, 'stock');", "PRAGMA integrity_check;"]
+        {
+            let output = stock.run(sql);
+            assert!(output.stderr.contains(NOT_A_DATABASE), "{sql} {output:#?}");
+        }
+        let (reader, writer) = sessions;
+        writer.end();
+        reader.end();
+        assert_eq!(stock.ok("SELECT group_concat(v) FROM t; PRAGMA integrity_check;"), "one,two\nok\n");
+    });
 }
 
 #[test]
 fn while_the_base_is_behind_a_stock_connection_that_was_open_already_is_refused() {
-    let scratch = plain_store();
-    let mut stock = Shell::stock(&scratch, "a.db").session();
-    assert_eq!(stock.sql("SELECT v FROM t;"), "one\n");
-    let (reader, mut writer) = behind(&scratch);
-    assert!(stock.sql("SELECT v FROM t;").contains(NOT_A_DATABASE));
-    assert!(stock.sql("INSERT INTO t VALUES (9, 'stock');").contains(NOT_A_DATABASE));
-    assert!(stock.sql("BEGIN IMMEDIATE;").contains(NOT_A_DATABASE));
-    assert_eq!(writer.sql("INSERT INTO t VALUES (3, 'three'); PRAGMA integrity_check;"), "ok\n");
-    reader.end();
-    writer.end();
-    assert_eq!(stock.sql("SELECT group_concat(v) FROM t; PRAGMA integrity_check;"), "one,two,three\nok\n");
-    assert_eq!(stock.sql("INSERT INTO t VALUES (4, 'four');"), "");
-    assert_eq!(
-        Shell::new(&scratch, "a.db").ok("SELECT group_concat(v), tide_lsn() FROM t;"),
-        "one,two,three,four|4\n"
-    );
+    each_plain_store(|db, stock, _| {
+        let mut stock = stock.session();
+        assert_eq!(stock.sql("SELECT v FROM t;"), "one\n");
+        let (reader, mut writer) = behind(db);
+        assert!(stock.sql("SELECT v FROM t;").contains(NOT_A_DATABASE));
+        assert!(stock.sql("INSERT INTO t VALUES (9, 'stock');").contains(NOT_A_DATABASE));
+        assert!(stock.sql("BEGIN IMMEDIATE;").contains(NOT_A_DATABASE));
+        assert_eq!(writer.sql("INSERT INTO t VALUES (3, 'three'); PRAGMA integrity_check;"), "ok\n");
+        reader.end();
+        writer.end();
+        assert_eq!(
+            stock.sql("SELECT group_concat(v) FROM t; PRAGMA integrity_check;"),
+            "one,two,three\nok\n"
+        );
+        assert_eq!(stock.sql("INSERT INTO t VALUES (4, 'four');"), "");
+        assert_eq!(db.ok("SELECT group_concat(v), tide_lsn() FROM t;"), "one,two,three,four|4\n");
+    });
 }
 
 #[test]
 fn while_tideline_has_it_open_stock_sqlite_does_not_write() {
-    let scratch = plain_store();
-    let mut ours = Shell::new(&scratch, "a.db").session();
-    assert_eq!(ours.sql("SELECT count(*) FROM t;"), "1\n");
-    let mut stock = Shell::stock(&scratch, "a.db").session();
-    let answer = stock.sql("INSERT INTO t VALUES (2, 'stock');");
-    assert!(answer.contains(LOCKED) || answer.contains(NOT_A_DATABASE), "{answer}");
-    ours.end();
-    assert_eq!(stock.sql("INSERT INTO t VALUES (2, 'stock');"), "");
-    assert_eq!(
-        Shell::new(&scratch, "a.db").ok("SELECT group_concat(v), tide_lsn() FROM t;"),
-        "one,stock|2\n"
-    );
+    each_plain_store(|db, stock, _| {
+        let mut ours = db.session();
+        assert_eq!(ours.sql("SELECT count(*) FROM t;"), "1\n");
+        let mut stock = stock.session();
+        let answer = stock.sql("INSERT INTO t VALUES (2, 'stock');");
+        assert!(answer.contains(LOCKED) || answer.contains(NOT_A_DATABASE), "{answer}");
+        ours.end();
+        assert_eq!(stock.sql("INSERT INTO t VALUES (2, 'stock');"), "");
+        assert_eq!(db.ok("SELECT group_concat(v), tide_lsn() FROM t;"), "one,stock|2\n");
+    });
 }
 
 #[test]
 fn while_stock_sqlite_reads_nothing_is_marked_beneath_it() {
-    let scratch = plain_store();
-    let mut ours = Shell::new(&scratch, "a.db").session();
-    assert_eq!(ours.sql("SELECT count(*) FROM t;"), "1\n");
-    let mut stock = Shell::stock(&scratch, "a.db").session();
-    assert_eq!(stock.sql("BEGIN; SELECT v FROM t;"), "one\n");
-    let answer = ours.sql(".timeout 300\nINSERT INTO t VALUES (2, 'two');");
-    assert!(answer.contains(LOCKED), "{answer}");
-    assert_eq!(stock.sql("SELECT v FROM t;"), "one\n");
-    assert_eq!(stock.sql("COMMIT;"), "");
-    assert_eq!(ours.sql("INSERT INTO t VALUES (2, 'two'); SELECT count(*) FROM t;"), "2\n");
+    each_plain_store(|db, stock, _| {
+        let mut ours = db.session();
+        assert_eq!(ours.sql("SELECT count(*) FROM t;"), "1\n");
+        let mut stock = stock.session();
+        assert_eq!(stock.sql("BEGIN; SELECT v FROM t;"), "one\n");
+        let answer = ours.sql(".timeout 300\nINSERT INTO t VALUES (2, 'two');");
+        assert!(answer.contains(LOCKED), "{answer}");
+        assert_eq!(stock.sql("SELECT v FROM t;"), "one\n");
+        assert_eq!(stock.sql("COMMIT;"), "");
+        assert_eq!(ours.sql("INSERT INTO t VALUES (2, 'two'); SELECT count(*) FROM t;"), "2\n");
+    });
 }
 
 #[test]
 fn a_stock_transaction_under_way_is_not_run_over() {
-    let scratch = plain_store();
-    let mut stock = Shell::stock(&scratch, "a.db").session();
-    assert_eq!(stock.sql("BEGIN IMMEDIATE; INSERT INTO t VALUES (2, 'stock');"), "");
-    let db = Shell::new(&scratch, "a.db");
-    let output = db.run(".timeout 200\nINSERT INTO t VALUES (3, 'ours');");
-    assert!(output.stderr.contains(LOCKED) || output.stderr.contains("tideline: BUSY"), "{output:#?}");
-    assert_eq!(stock.sql("COMMIT; SELECT group_concat(v) FROM t;"), "one,stock\n");
-    stock.end();
-    assert_eq!(
-        db.ok("INSERT INTO t VALUES (3, 'ours'); SELECT group_concat(v) FROM t; PRAGMA integrity_check;"),
-        "one,stock,ours\nok\n"
-    );
+    each_plain_store(|db, stock, _| {
+        let mut stock = stock.session();
+        assert_eq!(stock.sql("BEGIN IMMEDIATE; INSERT INTO t VALUES (2, 'stock');"), "");
+        let output = db.run(".timeout 200\nINSERT INTO t VALUES (3, 'ours');");
+        assert!(output.stderr.contains(LOCKED) || output.stderr.contains("tideline: BUSY"), "{output:#?}");
+        assert_eq!(stock.sql("COMMIT; SELECT group_concat(v) FROM t;"), "one,stock\n");
+        stock.end();
+        assert_eq!(
+            db.ok("INSERT INTO t VALUES (3, 'ours'); SELECT group_concat(v) FROM t; PRAGMA integrity_check;"),
+            "one,stock,ours\nok\n"
+        );
+    });
 }
 
 #[test]
 fn after_a_kill_stock_is_refused_until_tideline_has_opened_it_once() {
-    let scratch = left_behind();
-    let stock = Shell::stock(&scratch, "a.db");
-    assert!(stock.error("SELECT count(*) FROM t;").contains(NOT_A_DATABASE));
-    assert_eq!(Shell::new(&scratch, "a.db").ok("SELECT group_concat(v), tide_lsn() FROM t;"), "one,two|2\n");
-    assert!(plain_header(&scratch.path("a.db")));
-    assert_eq!(stock.ok("SELECT group_concat(v) FROM t; PRAGMA integrity_check;"), "one,two\nok\n");
+    each_plain_store(|db, stock, scratch| {
+        let (reader, writer) = behind(db);
+        reader.kill();
+        writer.kill();
+        assert!(stock.error("SELECT count(*) FROM t;").contains(NOT_A_DATABASE));
+        assert_eq!(db.ok("SELECT group_concat(v), tide_lsn() FROM t;"), "one,two|2\n");
+        assert!(plain_header(&scratch.path("a.db")));
+        assert_eq!(stock.ok("SELECT group_concat(v) FROM t; PRAGMA integrity_check;"), "one,two\nok\n");
+    });
 }
 
 #[test]
 fn the_last_close_folds_what_killed_processes_left() {
-    let scratch = plain_store();
-    let db = Shell::new(&scratch, "a.db");
-    for n in 0..5 {
-        db.run(&format!("INSERT INTO t(v) VALUES ('{n}'); BEGIN; DELETE FROM t;\n.shell kill -9 $PPID\n"))
+    each_plain_store(|db, stock, scratch| {
+        for n in 0..5 {
+            db.run(&format!(
+                "INSERT INTO t(v) VALUES ('{n}'); BEGIN; DELETE FROM t;\n.shell kill -9 $PPID\n"
+            ))
             .killed();
-    }
-    assert_eq!(db.ok("SELECT count(*) FROM t;"), "6\n");
-    assert!(plain_header(&scratch.path("a.db")));
-    let stock = Shell::stock(&scratch, "a.db");
-    assert_eq!(stock.ok("SELECT group_concat(v) FROM t; PRAGMA integrity_check;"), "one,0,1,2,3,4\nok\n");
+        }
+        assert_eq!(db.ok("SELECT count(*) FROM t;"), "6\n");
+        assert!(plain_header(&scratch.path("a.db")));
+        assert_eq!(stock.ok("SELECT group_concat(v) FROM t; PRAGMA integrity_check;"), "one,0,1,2,3,4\nok\n");
+    });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The core of the surface, in the stock `sqlite3` shell, one connection at a time.
 
-use tideline_tests::{Scratch, Shell, refusal};
+use tideline_tests::{Host, Scratch, Shell, refusal};
 
 /// A transaction of a few hundred pages with a cache of ten: it spills.
 const SPILLING: &str = "
@@ -237,34 +237,37 @@ fn two_databases_have_two_lineages() {
 
 #[test]
 fn journal_mode_answers_wal_in_every_form() {
-    let scratch = Scratch::new();
-    let db = Shell::new(&scratch, "a.db");
-    let forms = ["", " = wal", " = delete", " = truncate", " = persist", " = memory", " = off", "('wal')"];
-    for form in forms {
-        for schema in ["", "main."] {
-            let answer = db.ok(&format!(
+    Host::each(|host, scratch| {
+        let db = host.shell(Shell::new(scratch, "a.db"));
+        let forms =
+            ["", " = wal", " = delete", " = truncate", " = persist", " = memory", " = off", "('wal')"];
+        for form in forms {
+            for schema in ["", "main."] {
+                let answer = db.ok(&format!(
                 "CREATE TABLE IF NOT EXISTS t(a); PRAGMA {schema}journal_mode{form};
                  BEGIN; INSERT INTO t VALUES (1); ROLLBACK; INSERT INTO t VALUES (2); PRAGMA {schema}journal_mode;"
             ));
-            assert_eq!(answer, "wal\nwal\n", "PRAGMA {schema}journal_mode{form}");
+                assert_eq!(answer, "wal\nwal\n", "PRAGMA {schema}journal_mode{form}");
+            }
         }
-    }
-    let count = 2 * forms.len();
-    assert_eq!(db.ok("SELECT count(*), sum(a) FROM t;"), format!("{count}|{}\n", 2 * count));
+        let count = 2 * forms.len();
+        assert_eq!(db.ok("SELECT count(*), sum(a) FROM t;"), format!("{count}|{}\n", 2 * count));
+    });
 }
 
 #[test]
 fn wal_checkpoint_answers_as_where_there_is_no_wal() {
-    let scratch = Scratch::new();
-    let db = Shell::new(&scratch, "a.db");
-    db.ok("CREATE TABLE t(a);");
-    for form in ["", "(PASSIVE)", "(FULL)", "(RESTART)", "(TRUNCATE)", " = TRUNCATE"] {
-        let answer = db.ok(&format!("INSERT INTO t VALUES (1); PRAGMA wal_checkpoint{form};"));
-        assert_eq!(answer, "0|-1|-1\n", "PRAGMA wal_checkpoint{form}");
-        let answer = db.ok(&format!("INSERT INTO t VALUES (1); PRAGMA main.wal_checkpoint{form};"));
-        assert_eq!(answer, "0|-1|-1\n", "PRAGMA main.wal_checkpoint{form}");
-    }
-    assert_eq!(db.ok("SELECT count(*) FROM t; PRAGMA integrity_check;"), "12\nok\n");
+    Host::each(|host, scratch| {
+        let db = host.shell(Shell::new(scratch, "a.db"));
+        db.ok("CREATE TABLE t(a);");
+        for form in ["", "(PASSIVE)", "(FULL)", "(RESTART)", "(TRUNCATE)", " = TRUNCATE"] {
+            let answer = db.ok(&format!("INSERT INTO t VALUES (1); PRAGMA wal_checkpoint{form};"));
+            assert_eq!(answer, "0|-1|-1\n", "PRAGMA wal_checkpoint{form}");
+            let answer = db.ok(&format!("INSERT INTO t VALUES (1); PRAGMA main.wal_checkpoint{form};"));
+            assert_eq!(answer, "0|-1|-1\n", "PRAGMA main.wal_checkpoint{form}");
+        }
+        assert_eq!(db.ok("SELECT count(*) FROM t; PRAGMA integrity_check;"), "12\nok\n");
+    });
 }
 
 #[test]
@@ -291,14 +294,15 @@ fn without_the_vfs_a_database_is_none_of_ours() {
 
 #[test]
 fn loading_before_opening_and_loading_twice_are_both_fine() {
-    let scratch = Scratch::new();
-    let answer = Shell::bare(&scratch).ok(
-        ".load ./libtideline\n.load ./libtideline\n.open 'file:a.db?vfs=tideline'\n\
+    Host::each(|host, scratch| {
+        let answer = host.shell(Shell::bare(scratch)).ok(
+            ".load ./libtideline\n.load ./libtideline\n.open 'file:a.db?vfs=tideline'\n\
          CREATE TABLE t(a); INSERT INTO t VALUES (7);\n.load ./libtideline\n\
          .open 'file:b.db?vfs=tideline'\nSELECT tide_lsn();\n\
          .open 'file:a.db?vfs=tideline'\nSELECT tide_lsn(), a FROM t;",
-    );
-    assert_eq!(answer, "0\n2|7\n");
+        );
+        assert_eq!(answer, "0\n2|7\n");
+    });
 }
 
 #[test]

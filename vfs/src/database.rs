@@ -16,6 +16,10 @@ use tideline_journal::{Code, Durability, Error, Lsn, Result, Session, Store};
 use crate::rollback::{Before, Level, RollbackJournal};
 use crate::turn::Turn;
 
+/// Where the pager looks to see whether its cache is still good: its copy of the counters.
+const VERSION_AT: u64 = 24;
+const VERSION_LEN: usize = 16;
+
 /// What the SQL functions see of a connection's database.
 pub struct Handle {
     /// Its store.
@@ -42,8 +46,22 @@ pub(crate) struct Open {
     synced: bool,
     /// Value of `PRAGMA mmap_size`, in bytes.
     mmap_size: i64,
+    doom: Doom,
     /// Last: the store is closed when it is dropped, if nobody else holds it.
     session: Session,
+}
+
+/// What becomes of a transaction on a snapshot that isn't the newest. Only a pager that never unlocks
+/// (EXCLUSIVE mode) comes so far; it must drop its cache, and does so after an I/O error alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doom {
+    /// It may be committed.
+    None,
+    /// A write was refused as stale. The pager rolls back; the first page that it restores is refused,
+    /// too.
+    Stale,
+    /// So it dropped its cache. It rolls back once more before it goes on, which changes nothing here.
+    Dropped,
 }
 
 /// The snapshot, for the virtual rollback journal.
@@ -77,6 +95,7 @@ impl Database {
                 pinned: immutable,
                 synced: false,
                 mmap_size: 0,
+                doom: Doom::None,
             }),
         })
     }
@@ -110,6 +129,12 @@ impl Database {
 impl Open {
     /// `xRead`: true if there were bytes enough.
     pub fn read(&mut self, to: &mut [u8], offset: u64) -> Result<bool> {
+        if offset == VERSION_AT && to.len() == VERSION_LEN && !self.pinned && !self.session.is_writing() {
+            // The pager holds no page, and compares what it has cached. It may have come here without
+            // unlocking.
+            self.doom = Doom::None;
+            self.session.refresh()?;
+        }
         if self.session.state().is_some() {
             return Ok(self.session.read(offset, to)? == to.len());
         }
@@ -123,13 +148,31 @@ impl Open {
     /// `xWrite`.
     pub fn write(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
         self.refuse_read_only()?;
-        self.session.write(offset, bytes)
+        self.unless_doomed(|session| session.write(offset, bytes))
     }
 
     /// `xTruncate`.
     pub fn truncate(&mut self, len: u64) -> Result<()> {
         self.refuse_read_only()?;
-        self.session.truncate(len)
+        self.unless_doomed(|session| session.truncate(len))
+    }
+
+    /// Changes the database; see [`Doom`].
+    fn unless_doomed(&mut self, change: impl FnOnce(&mut Session) -> Result<()>) -> Result<()> {
+        match self.doom {
+            Doom::None => {
+                let changed = change(&mut self.session);
+                if changed.as_ref().is_err_and(|e| e.code() == Code::Stale) {
+                    self.doom = Doom::Stale;
+                }
+                changed
+            }
+            Doom::Stale => {
+                self.doom = Doom::Dropped;
+                Err(doomed())
+            }
+            Doom::Dropped => Ok(()),
+        }
     }
 
     fn refuse_read_only(&self) -> Result<()> {
@@ -188,6 +231,7 @@ impl Open {
         if self.pinned {
             return self.session.rollback();
         }
+        self.doom = Doom::None;
         self.session.end_read()
     }
 
@@ -202,6 +246,9 @@ impl Open {
             self.journal.begin();
         }
         self.synced = false;
+        if self.doom == Doom::Stale {
+            return Err(doomed());
+        }
         self.session.prepare(super_journal)
     }
 
@@ -213,6 +260,9 @@ impl Open {
             _ => Durability::Process,
         };
         self.synced = false;
+        if self.doom != Doom::None {
+            return Err(doomed());
+        }
         let published = self.session.publish(durability, false);
         self.journal.begin();
         published.map(drop)
@@ -259,4 +309,11 @@ impl Open {
     pub fn in_transaction(&self) -> bool {
         self.session.state().is_some()
     }
+}
+
+fn doomed() -> Error {
+    Error::new(
+        Code::Io,
+        "another connection has committed since this one, in EXCLUSIVE mode, has read; begin again",
+    )
 }

@@ -6,10 +6,10 @@ use crate::workspace::{self, Result, Workspace, headline};
 use crate::{fuzz, suite, symbols};
 
 /// The packages, in groups that may be built together: those that are a loadable extension, and those that bring a
-/// SQLite of their own. Every test is looked at, also where its slice isn't enabled yet.
+/// SQLite of their own.
 const GROUPS: &[&[&str]] = &[
     &["--workspace", "--exclude", "tideline-tests", "--exclude", "tideline-bench"],
-    &["--package", "tideline-tests", "--all-features"],
+    &["--package", "tideline-tests"],
     &["--package", "tideline-bench"],
 ];
 

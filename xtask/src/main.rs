@@ -7,7 +7,7 @@
 //! | `test` | every test, crate by crate, then the black-box tests against `target/dist/` |
 //! | `golden` | the golden SQL scripts alone; `--update` rewrites what they expect |
 //! | `symbols` | what the shared library exports, wants and links |
-//! | `soak` | a long black-box test |
+//! | `soak` | black-box tests that take long: `processes`, `adopt` |
 //! | `ci` | all that `.ci/run` does |
 
 mod ci;
@@ -65,18 +65,9 @@ enum Command {
     },
     /// Checks what the shared library exports, wants and links
     Symbols,
-    /// Runs a black-box test for long
-    Soak {
-        /// Which one
-        #[arg(value_enum)]
-        what: soak::Soak,
-        /// For how long
-        #[arg(long, default_value_t = 60)]
-        seconds: u64,
-        /// Seed of its choices; drawn when not given
-        #[arg(long)]
-        seed: Option<u64>,
-    },
+    /// Runs a black-box test that takes long
+    #[command(subcommand)]
+    Soak(soak::Soak),
     /// Runs all that .ci/run does
     Ci,
 }
@@ -92,7 +83,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test { quick } => suite::run(&workspace, quick),
         Command::Golden { update } => suite::golden(&workspace, update),
         Command::Symbols => symbols::check(&workspace.dist()),
-        Command::Soak { what, seconds, seed } => soak::run(&workspace, what, seconds, seed),
+        Command::Soak(what) => soak::run(&workspace, &what),
         Command::Ci => ci::run(&workspace),
     }
 }

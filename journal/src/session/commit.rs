@@ -18,7 +18,7 @@ use crate::hash::{HEADER_LEN as PAGE_HEADER_LEN, SERVED, mix, page_hash, zero_ha
 use crate::lsn::{Lsn, LsnRange};
 use crate::session::{Durability, Session};
 use crate::snapshot::Snapshot;
-use crate::state::{Counters, State, lock_page, page_size_of, size_of};
+use crate::state::{Counters, State, later, lock_page, page_size_of, size_of};
 
 /// An entry that is written but for its commit record.
 pub(super) struct Prepared {
@@ -122,7 +122,7 @@ impl Session {
         }
         // Never a value that was served before, whatever the pager counted to.
         let agreed = counters.counter == counters.valid_for;
-        counters.counter = counters.counter.max(after);
+        counters.counter = later(counters.counter, after);
         if overlay.has(1) && header[18..20] != [1, 1] {
             // The pager must drop the page 1 that it wrote, as others are served, or it would look
             // for a WAL.

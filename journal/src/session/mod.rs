@@ -172,6 +172,19 @@ impl Session {
         if std::mem::take(&mut self.committed) { self.store.maintain() } else { Ok(()) }
     }
 
+    /// Moves the snapshot to the newest, for a pager that holds no page of it.
+    ///
+    /// # Errors
+    /// As [`Session::begin_read`].
+    pub fn refresh(&mut self) -> Result<()> {
+        let stale = self.snapshot.as_ref().is_some_and(|own| own.state.lsn < self.store.control.visible());
+        if !stale || self.writing || self.dirty_overlay().is_some() {
+            return Ok(());
+        }
+        self.end_read()?;
+        self.begin_read()
+    }
+
     /// Becomes the writer, on the present snapshot.
     ///
     /// # Errors

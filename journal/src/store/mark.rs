@@ -3,6 +3,7 @@
 use crate::disk::{File, LockKind};
 use crate::error::{At, Code, Error, Result};
 use crate::format::Mark;
+use crate::state::later;
 use crate::store::{Store, random};
 
 /// Bytes of the base that stock SQLite locks.
@@ -38,7 +39,8 @@ impl Store {
             header[16..24].copy_from_slice(&[16, 0, 1, 1, 0, 64, 32, 32]);
         }
         let found = crate::state::Counters::of(&header);
-        let moved = found.counter.max(found.valid_for).max(block.base.counters.counter).wrapping_add(1);
+        let newest = later(later(found.counter, found.valid_for), block.base.counters.counter);
+        let moved = newest.wrapping_add(1);
         header[24..28].copy_from_slice(&moved.to_be_bytes());
         // Two stores that both began empty must not take each other's base for their own.
         header[92..96].copy_from_slice(&(random()? as u32).to_be_bytes());
@@ -70,7 +72,7 @@ impl Store {
             let marked = crate::state::Counters::of(&header).counter;
             let counters = &mut block.base.counters;
             let agreed = counters.counter == counters.valid_for;
-            counters.counter = counters.counter.max(marked.wrapping_add(1));
+            counters.counter = later(counters.counter, marked.wrapping_add(1));
             if agreed {
                 counters.valid_for = counters.counter;
             }

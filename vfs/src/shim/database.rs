@@ -27,8 +27,8 @@ pub(super) unsafe fn open_database(
     if flags & ffi::SQLITE_OPEN_CREATE == 0 && !path.exists() {
         return ffi::SQLITE_CANTOPEN;
     }
-    let immutable =
-        parameters.iter().any(|(name, value)| name == "immutable" && value != "0" && !value.is_empty());
+    // SAFETY: as above.
+    let immutable = unsafe { ffi::sqlite3_uri_boolean(name, c"immutable".as_ptr(), 0) } != 0;
     let opened = params::check(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())))
         .and_then(|()| settle(path))
         .and_then(|()| catalog::open(path))
@@ -214,7 +214,14 @@ unsafe extern "C" fn db_file_size(file: *mut ffi::sqlite3_file, out: *mut i64) -
     guard(ffi::SQLITE_IOERR_FSTAT, || {
         // SAFETY: the arguments are SQLite's.
         let (database, out) = unsafe { (database(file), &mut *out) };
-        code(database.open().and_then(|open| open.len()).map(|len| *out = len as i64))
+        code(match database.open() {
+            Ok(open) => open.len().map(|len| *out = len as i64),
+            // As in `db_read`.
+            Err(_) => {
+                *out = 0;
+                Ok(())
+            }
+        })
     })
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::ptr;
 
 use libsqlite3_sys as ffi;
+use tideline_journal::disk::{Disk, How, RealDisk};
 use tideline_journal::{Code, Error, Result};
 
 use crate::shim::host;
@@ -12,12 +13,8 @@ use crate::shim::host;
 /// Lets stock SQLite recover a database that has a rollback journal or a WAL, and take it out of
 /// WAL mode, before it is adopted.
 pub(super) fn settle(path: &Path) -> Result<()> {
-    use std::io::Read;
-    let mut header = [0; 20];
-    let wal = match std::fs::File::open(path) {
-        Ok(mut file) => file.read_exact(&mut header).is_ok() && (header[18] == 2 || header[19] == 2),
-        Err(_) => return Ok(()),
-    };
+    let Ok(header) = header(path) else { return Ok(()) };
+    let wal = header[18] == 2 || header[19] == 2;
     if header[19] > 2 {
         // Marked: a journal beside it is a marker of ours.
         return Ok(());
@@ -68,10 +65,13 @@ pub(super) fn settle(path: &Path) -> Result<()> {
 
 /// True if the file at `path` is no marked base.
 pub(super) fn is_plain(path: &Path) -> bool {
-    use std::io::Read;
+    header(path).is_ok_and(|header| header[19] <= 2)
+}
+
+/// The first bytes of the database, zeros behind its end. The host may have it open through stock
+/// SQLite, whose locks closing a descriptor would drop.
+fn header(path: &Path) -> std::io::Result<[u8; 20]> {
     let mut header = [0; 20];
-    match std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
-        Ok(()) => header[19] <= 2,
-        Err(e) => e.kind() == std::io::ErrorKind::UnexpectedEof,
-    }
+    RealDisk::new().open_kept(path, How::Read)?.read_at(&mut header, 0)?;
+    Ok(header)
 }
