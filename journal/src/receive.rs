@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::disk::{File, How};
+use crate::disk::{File, How, Identity};
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Kind, Name, Origin, Shipped, ShippedHeader};
 use crate::lsn::{Lsn, LsnRange};
@@ -303,6 +303,17 @@ impl Applying {
     }
 }
 
+/// What is in the file of pieces, so that it needn't be read again for each.
+#[derive(Clone, Copy)]
+pub(crate) struct Collected {
+    /// Which entry they are of.
+    token: u64,
+    /// The file, as it was then.
+    file: Identity,
+    end: u64,
+    rows: u64,
+}
+
 /// The file that collects the pieces of an entry: each with its length before it.
 struct Incoming<'a> {
     store: &'a Store,
@@ -370,7 +381,7 @@ impl<'a> Incoming<'a> {
 
     /// Adds a piece, durably; true if the entry is complete.
     fn add(&self, header: &ShippedHeader, blob: &[u8]) -> Result<bool> {
-        let (_, mut end, mut rows) = self.walk(header.token)?;
+        let (mut end, mut rows) = self.collected(header.token)?;
         if header.rows_before == 0 && rows > 0 && rows >= u64::from(header.rows_here) {
             // The first piece again.
             return Ok(rows == header.rows);
@@ -396,7 +407,28 @@ impl<'a> Incoming<'a> {
         self.file.write_at(blob, end + 8).at(here)?;
         self.file.sync().at(here)?;
         self.store.disk.sync_dir(&self.store.side).at(here)?;
-        Ok(rows + u64::from(header.rows_here) == header.rows)
+        let rows = rows + u64::from(header.rows_here);
+        *self.store.collected.lock() = Some(Collected {
+            token: header.token,
+            file: self.file.identity().at(here)?,
+            end: end + 8 + blob.len() as u64,
+            rows,
+        });
+        Ok(rows == header.rows)
+    }
+
+    /// Where the next piece of the entry with `token` goes, and how many rows those before it have:
+    /// as it was after the last piece, if nobody has touched the file since.
+    fn collected(&self, token: u64) -> Result<(u64, u64)> {
+        let known = *self.store.collected.lock();
+        if let Some(known) = known.filter(|known| known.token == token) {
+            let file = self.file.identity().at(|| format!("reading {}", self.path.display()))?;
+            if known.file == file && known.end == file.len {
+                return Ok((known.end, known.rows));
+            }
+        }
+        let (_, end, rows) = self.walk(token)?;
+        Ok((end, rows))
     }
 
     fn pieces(&self) -> Result<Pieces> {
@@ -405,8 +437,14 @@ impl<'a> Incoming<'a> {
         let mut piece =
             vec![0; u64::from_le_bytes(start).min(crate::format::SHIPPED_HEADER_LEN as u64) as usize];
         self.file.read_at(&mut piece, 8).at(|| format!("reading {}", self.path.display()))?;
-        let token = ShippedHeader::decode(&piece)?.token;
-        let (places, _, _) = self.walk(token)?;
+        let header = ShippedHeader::decode(&piece)?;
+        let (places, _, rows) = self.walk(header.token)?;
+        if rows != header.rows {
+            return Err(Error::new(
+                Code::Gap,
+                "another connection has received pieces of another entry; send the pieces again, from the first",
+            ));
+        }
         Ok(Pieces { file: Arc::clone(&self.file), path: self.path.clone(), places })
     }
 

@@ -30,6 +30,7 @@ use crate::format::{Name, SIDE_SUFFIX};
 use crate::index::Index;
 use crate::lsn::Lsn;
 use crate::maintenance::Maintenance;
+use crate::receive::Collected;
 use crate::spare::Spare;
 use crate::touched::Touched;
 
@@ -82,6 +83,8 @@ pub struct Store {
     pub(crate) maintenance: Arc<Maintenance>,
     /// Pages of the base whose hash was compared.
     pub(crate) touched: Touched,
+    /// Pieces received so far.
+    pub(crate) collected: Mutex<Option<Collected>>,
     /// Rolling checksum last computed.
     pub(crate) known_checksum: Mutex<Option<(Lsn, u64)>>,
     born: u64,
@@ -194,6 +197,7 @@ impl Store {
             behind: AtomicU32::new(0),
             maintenance: Arc::default(),
             touched: Touched::default(),
+            collected: Mutex::new(None),
             known_checksum: Mutex::new(None),
             born: fork_generation(),
             closed: Mutex::new(false),
