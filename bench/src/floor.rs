@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, Once};
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -35,6 +35,9 @@ struct FloorFile {
 /// Databases stay for as long as the process: closing one and opening it again must find it.
 static DATABASES: LazyLock<Mutex<HashMap<Vec<u8>, Arc<Memory>>>> = LazyLock::new(Mutex::default);
 
+/// The VFS that opens temporary files.
+static HOST: AtomicPtr<ffi::sqlite3_vfs> = AtomicPtr::new(ptr::null_mut());
+
 /// Registers the VFS, once.
 pub fn register() {
     static ONCE: Once = Once::new();
@@ -42,7 +45,9 @@ pub fn register() {
         // SAFETY: the default VFS lives for as long as the process; what isn't replaced in the copy doesn't look at
         // the private part of the VFS that it is called with.
         unsafe {
-            let mut vfs = *ffi::sqlite3_vfs_find(ptr::null());
+            let host = ffi::sqlite3_vfs_find(ptr::null());
+            HOST.store(host, Ordering::Release);
+            let mut vfs = *host;
             vfs.szOsFile = vfs.szOsFile.max(size_of::<FloorFile>() as c_int);
             vfs.pNext = ptr::null_mut();
             vfs.zName = NAME.as_ptr();
@@ -85,8 +90,16 @@ unsafe extern "C" fn open(
     flags: c_int,
     out_flags: *mut c_int,
 ) -> c_int {
-    // SAFETY: a main database has a name that ends in a zero; there is room for a `FloorFile`.
+    // SAFETY: a main database has a name that ends in a zero; there is room for a `FloorFile`, and for the
+    // host's own.
     unsafe {
+        if flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_MAIN_JOURNAL) == 0 {
+            let host = HOST.load(Ordering::Acquire);
+            return match (*host).xOpen {
+                Some(open) => open(host, name, file, flags, out_flags),
+                None => ffi::SQLITE_CANTOPEN,
+            };
+        }
         let memory = if flags & ffi::SQLITE_OPEN_MAIN_DB != 0 {
             let mut databases = DATABASES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let name = CStr::from_ptr(name).to_bytes().to_vec();
