@@ -127,11 +127,8 @@ pub struct Blob {
 impl Blob {
     /// Reads what is whole in `bytes`; `None` if not even the header is.
     pub fn parse(bytes: &[u8]) -> Option<Blob> {
-        let mut blob = Blob {
-            header: bytes.get(..HEADER)?.try_into().ok()?,
-            identities: Vec::new(),
-            rows: Vec::new(),
-        };
+        let mut blob =
+            Blob { header: bytes.get(..HEADER)?.try_into().ok()?, identities: Vec::new(), rows: Vec::new() };
         let end = bytes.len().saturating_sub(4).max(HEADER);
         let mut rest = bytes.get(HEADER..end)?;
         for _ in 0..blob.get(field::IDENTITIES) {

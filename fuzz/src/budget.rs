@@ -93,9 +93,8 @@ pub fn within<T>(limit: usize, work: impl FnOnce() -> T) -> T {
 mod tests {
     #[test]
     fn what_is_beyond_the_budget_is_refused() {
-        let reserved = |limit, bytes| {
-            super::within(limit, || Vec::<u8>::new().try_reserve_exact(bytes).is_ok())
-        };
+        let reserved =
+            |limit, bytes| super::within(limit, || Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
         assert!(reserved(1 << 20, 1 << 19));
         assert!(!reserved(1 << 20, 1 << 21));
         let mut kept = Vec::<u8>::with_capacity(1 << 19);

@@ -116,7 +116,10 @@ impl<'a> Damaged<'a> {
     /// Kinds of the files that aren't as they were.
     pub fn changed(&self) -> BTreeSet<Kind> {
         let paths = self.sound.keys().chain(self.files.keys());
-        paths.filter(|path| self.sound.get(*path) != self.files.get(*path)).map(|path| Kind::of(path)).collect()
+        paths
+            .filter(|path| self.sound.get(*path) != self.files.get(*path))
+            .map(|path| Kind::of(path))
+            .collect()
     }
 
     /// Number of files that aren't as they were.
@@ -280,7 +283,11 @@ impl<'a> Damaged<'a> {
             Damage::Entry(file, n, field, value, fix) => {
                 let (path, entry) = self.entry(file, n)?;
                 let segment = self.files.get_mut(&path)?;
-                edit(segment.get_mut(entry.start..entry.start + ENTRY_HEADER)?, *pick(&ENTRY_FIELDS, field), value);
+                edit(
+                    segment.get_mut(entry.start..entry.start + ENTRY_HEADER)?,
+                    *pick(&ENTRY_FIELDS, field),
+                    value,
+                );
                 if fix {
                     Entry::fix_len(segment, entry.start);
                 }
@@ -299,7 +306,8 @@ impl<'a> Damaged<'a> {
                 let (path, entry) = self.entry(file, n)?;
                 let segment = self.files.get_mut(&path)?;
                 let offset = crate::value::get(segment.get(entry.row(row.into())..)?, (8, 8));
-                let at = usize::try_from(offset).ok()?.checked_add(usize::from(at) % entry.page_size.max(1))?;
+                let at =
+                    usize::try_from(offset).ok()?.checked_add(usize::from(at) % entry.page_size.max(1))?;
                 *segment.get_mut(at)? ^= mask;
                 entry.fix_hash(segment, row.into());
                 reseal(&mut self.files, self.sound, &path);

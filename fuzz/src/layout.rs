@@ -23,7 +23,7 @@ pub const HASHES_HEADER: usize = 64;
 /// Fields of a slot of the superblock.
 pub const SLOT_FIELDS: [Field; 30] = [
     (8, 4),
-    (16, 8),
+    SEQUENCE,
     (24, 8),
     HORIZON,
     (48, 8),
@@ -53,6 +53,7 @@ pub const SLOT_FIELDS: [Field; 30] = [
     (304, 4),
     (312, 8),
 ];
+const SEQUENCE: Field = (16, 8);
 const HORIZON: Field = (40, 8);
 const DURABLE: Field = (296, 8);
 
@@ -330,12 +331,25 @@ pub fn reseal(files: &mut Files, sound: &Files, path: &str) {
     }
 }
 
+/// The slot of the superblock that counts.
+fn newest_slot(files: &Files) -> Option<&[u8]> {
+    let store = files.get(&format!("{SIDE}/store"))?;
+    let slots = [0, SLOT].into_iter().filter_map(|at| store.get(at..at + SLOT_USED));
+    let whole = |slot: &&[u8]| {
+        let crc = crc32fast::hash(&slot[..SLOT_USED - 4]);
+        slot.iter().any(|&byte| byte != 0) && u64::from(crc) == get(slot, (SLOT_USED - 4, 4))
+    };
+    slots.filter(whole).max_by_key(|slot| get(slot, SEQUENCE))
+}
+
+/// Number of the superblock's newest write; 0 if it isn't whole.
+pub fn sequence(files: &Files) -> u64 {
+    newest_slot(files).map_or(0, |slot| get(slot, SEQUENCE))
+}
+
 /// What the newest slot of a sound superblock says: LSN of the horizon, and the durable one.
 pub fn bounds(files: &Files) -> (u64, u64) {
-    let Some(store) = files.get(&format!("{SIDE}/store")) else { return (0, 0) };
-    let slots = [&store[..SLOT_USED], &store[SLOT..SLOT + SLOT_USED]];
-    let newest = slots.into_iter().max_by_key(|slot| get(slot, (16, 8)));
-    newest.map_or((0, 0), |slot| (get(slot, HORIZON), get(slot, DURABLE)))
+    newest_slot(files).map_or((0, 0), |slot| (get(slot, HORIZON), get(slot, DURABLE)))
 }
 
 /// True if a retained image of an entry up to `head` isn't in `now` what it is in `sound`.
@@ -367,6 +381,13 @@ pub fn lost_kept(sound: &Files, now: &Files) -> bool {
                     || !whole(entry.record()..entry.start + entry.len)
             })
     })
+}
+
+/// True if the hashes of `sound` still count in `now`, whatever they are: their header is the same.
+pub fn hashes_count(sound: &Files, now: &Files) -> bool {
+    let header =
+        |files: &Files| files.get(&format!("{SIDE}/hashes"))?.get(..HASHES_HEADER).map(<[u8]>::to_vec);
+    header(sound).is_some_and(|sound| header(now) == Some(sound))
 }
 
 /// True if the hash of `page` of the base is known.

@@ -50,7 +50,8 @@ impl Rng {
 /// Those of [`Store::open`].
 pub fn open(process: &Arc<SimProcess>) -> Result<Arc<Store>> {
     let disk: Arc<dyn Disk> = Arc::clone(process) as Arc<dyn Disk>;
-    let options = Options { segment_bytes: 4 << 10, fold_step: 3, background: false, clock: Arc::new(Stopped) };
+    let options =
+        Options { segment_bytes: 4 << 10, fold_step: 3, background: false, clock: Arc::new(Stopped) };
     Store::open(disk, Path::new(BASE), options)
 }
 
@@ -108,6 +109,18 @@ pub struct Change {
     pub fills: Vec<(u32, u64)>,
 }
 
+impl Change {
+    /// What a database of `before` holds after it, if its page size stays.
+    pub fn applied(&self, before: &Content) -> Content {
+        let mut pages = before.pages.clone();
+        pages.resize(self.size as usize, vec![0; self.page_size]);
+        for &(page, fill) in &self.fills {
+            pages[page as usize - 1] = canonical(page, &image(page, fill, self, 0));
+        }
+        Content { page_size: self.page_size, pages }
+    }
+}
+
 /// Image of a page that is filled with `fill`; page 1 has SQLite's header.
 pub fn image(page: u32, fill: u64, change: &Change, counter: u32) -> Vec<u8> {
     let mut image: Vec<u8> = fill.to_le_bytes().iter().copied().cycle().take(change.page_size).collect();
@@ -147,7 +160,7 @@ pub fn random_change(rng: &mut Rng, content: &Content) -> Change {
 /// is zeros. Returns its LSN.
 ///
 /// # Errors
-/// Those of the session; nothing is committed then.
+/// Those of the session. Something is committed all the same where only the work after it failed.
 pub fn commit(store: &Arc<Store>, change: &Change, durability: Durability) -> Result<Lsn> {
     let mut session = Session::new(Arc::clone(store))?;
     session.begin_read()?;

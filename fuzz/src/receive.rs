@@ -283,9 +283,10 @@ impl Run {
             given.filter(|piece| piece.get(field::TOKEN) == token).collect()
         };
         let holds = |page: u32, image: &Vec<u8>| {
-            pieces.iter().flat_map(|piece| &piece.rows).any(|row| {
-                row.page() == page && canonical(page, &row.image(now.page_size)) == *image
-            })
+            pieces
+                .iter()
+                .flat_map(|piece| &piece.rows)
+                .any(|row| row.page() == page && canonical(page, &row.image(now.page_size)) == *image)
         };
         for (page, image) in (1..).zip(&now.pages) {
             let kept = now.page_size == self.content.page_size

@@ -8,7 +8,9 @@ use std::sync::{Arc, LazyLock};
 use tideline_journal::disk::{FaultKind, SimDisk, SimProcess};
 use tideline_journal::{Durability, Retention, Session, Store};
 
-use crate::pages::{BASE, Change, Content, Files, PAGE, Rng, commit, content, image, load, open, random_change, save};
+use crate::pages::{
+    BASE, Change, Content, Files, PAGE, Rng, commit, content, image, load, open, random_change, save,
+};
 
 const SEED: u64 = 0x6f70_656e;
 const SUPER_JOURNAL: &str = "/super";
@@ -119,6 +121,15 @@ impl Living {
         shapes.shapes.push(Shape { name, files, head, life: self.life });
     }
 
+    /// Steps of the disk that a fold takes now.
+    fn fold_steps(&self) -> u64 {
+        let copy = load(&save(&self.disk));
+        let store = open(&copy.process()).expect(SOUND);
+        let before = copy.steps();
+        store.fold().expect(SOUND);
+        copy.steps() - before
+    }
+
     fn end(self, shapes: &mut Shapes) {
         shapes.lives.push(Life { lineage: self.store.lineage(), states: self.states });
     }
@@ -174,9 +185,10 @@ fn long_life(shapes: &mut Shapes) {
     living.commit(&longer, Durability::Disk);
     living.commit(&Change { page_size: PAGE, size: 3, fills: vec![(1, 9)] }, Durability::Process);
     living.kill("longer and shorter", shapes);
-    for (name, steps) in [("fold begun", 3), ("fold half done", 6), ("fold nearly done", 11)] {
+    for (name, quarters) in [("fold begun", 1), ("fold half done", 2), ("fold nearly done", 3)] {
         living.commits(2);
-        living.disk.fail(living.disk.steps() + steps, FaultKind::Kill);
+        let step = living.disk.steps() + living.fold_steps() * quarters / 4;
+        living.disk.fail(step, FaultKind::Kill);
         assert!(living.store.fold().is_err(), "it was killed");
         living.kill(name, shapes);
     }
