@@ -3,7 +3,8 @@
 //! Order of a fold from base B to target T, each step durable before the next:
 //! 1. the entries up to T; T is announced, so that no reader pins less, and lowered to what readers
 //!    have pinned;
-//! 2. images that step 3 replaces and history needs, in a kept segment;
+//! 2. the superblock, which says that they are on the disk; in a kept segment, images that step 3
+//!    replaces and history needs;
 //! 3. the base's pages, in order;
 //! 4. the pages' hashes;
 //! 5. the superblock: the base is at T. Until then the journal still has every page that 3 wrote.
@@ -66,7 +67,7 @@ impl Store {
         if allowed < horizon {
             return Ok(None);
         }
-        self.move_history(horizon)?;
+        self.promise(horizon, Some(horizon))?;
         self.job(&block, &index, horizon, Some(horizon)).map(Some)
     }
 
@@ -87,14 +88,19 @@ impl Store {
         self.job(block, index, target, horizon).map(Some)
     }
 
-    /// Gives up what is below `horizon`, durably, before a fold replaces images that it would need.
-    fn move_history(&self, horizon: Lsn) -> Result<()> {
+    /// Says in the superblock, durably, that entries up to `target` are on the disk, and gives up what
+    /// is below `history`. Both come before images are replaced: with the journal cut off below the
+    /// target, the base would hold pages of LSNs that nobody has; and what is below `history` would
+    /// need the images.
+    fn promise(&self, target: Lsn, history: Option<Lsn>) -> Result<()> {
         let _guard = self.lock_superblock()?;
         let mut block = self.read_superblock()?;
-        if block.history < horizon {
-            block.history = horizon;
+        let history = history.map_or(block.history, |history| history.max(block.history));
+        if block.durable < target || block.history < history {
+            block.durable = block.durable.max(target);
+            block.history = history;
             self.write_superblock(&mut block)?;
-            self.control.set_horizon(horizon);
+            self.control.set_horizon(history.max(block.horizon.lsn));
         }
         Ok(())
     }
@@ -111,11 +117,17 @@ impl Store {
             Error::new(Code::Io, format!("LSN {target} is no boundary to fold to; report this as a bug"))
         })?;
         let view = Snapshot { index: Arc::clone(index), state, floor: block.base.lsn };
+        let pages = self.folded_pages(block, index, &state)?;
+        Ok(FoldJob { target: state, view, pages, next: 0, horizon })
+    }
+
+    /// Pages that a fold to `target` writes, in order.
+    pub(crate) fn folded_pages(&self, block: &Superblock, index: &Index, target: &State) -> Result<Vec<u32>> {
         let mut pages = Vec::new();
-        if target > block.base.lsn {
+        if target.lsn > block.base.lsn {
             for ordinal in 0..index.entry_count() {
                 let entry = index.entry(ordinal);
-                if entry.range.last > block.base.lsn && entry.range.last <= target {
+                if entry.range.last > block.base.lsn && entry.range.last <= target.lsn {
                     let table =
                         index.segment(entry.segment).bytes(entry.table, entry.rows as usize * ROW_LEN)?;
                     pages.extend(crate::segment::rows(&table, entry.rows).map(|row| row.page));
@@ -124,17 +136,20 @@ impl Store {
             pages.sort_unstable();
             pages.dedup();
             // Page 1 carries the counters, whether or not its image changed.
-            if state.size > 0 && pages.first() != Some(&1) {
+            if target.size > 0 && pages.first() != Some(&1) {
                 pages.insert(0, 1);
             }
         }
-        Ok(FoldJob { target: state, view, pages, next: 0, horizon })
+        Ok(pages)
     }
 
     /// Writes up to `count` pages; true when the fold is complete.
     pub(crate) fn fold_step(&self, job: &mut FoldJob, count: usize) -> Result<bool> {
-        if job.next == 0 && job.horizon.is_none() {
-            self.keep_replaced(&job.target, &job.pages, &job.view.index)?;
+        if job.next == 0 {
+            self.promise(job.target.lsn, None)?;
+            if job.horizon.is_none() {
+                self.keep_replaced(&job.target, &job.pages, &job.view.index)?;
+            }
         }
         let size = job.target.page_size as usize;
         let end = job.pages.len().min(job.next.saturating_add(count));
@@ -172,8 +187,13 @@ impl Store {
         let here = || format!("writing {}", self.path.display());
         let block = self.read_superblock()?;
         if job.target.lsn > block.base.lsn {
-            if job.target.size > 0 && self.base.len().at(here)? != job.target.bytes() {
-                self.base.set_len(job.target.bytes()).at(here)?;
+            let (len, wanted) = (self.base.len().at(here)?, job.target.bytes());
+            if len < wanted {
+                // Every page behind the old end has a row, and so has been written: none is made up.
+                return Err(self.ends_before((len / u64::from(job.target.page_size)) as u32 + 1));
+            }
+            if job.target.size > 0 && len > wanted {
+                self.base.set_len(wanted).at(here)?;
             }
             self.base.sync().at(here)?;
             let hashes = Hashes::open(&*self.disk, &self.path, &self.side, job.target.page_size)?;
@@ -324,7 +344,7 @@ impl Store {
             return Ok(());
         }
         self.keep_dropped(block, index, horizon)?;
-        self.move_history(horizon)?;
+        self.promise(horizon, Some(horizon))?;
         let job = self.job(block, index, block.base.lsn, Some(horizon))?;
         self.finish(&job)
     }

@@ -40,7 +40,10 @@ impl Hashes {
         let wanted = header(page_size);
         let mut found = [0; HEADER as usize];
         let got = hashes.file.read_at(&mut found, 0).at(|| hashes.here())?;
-        if got == found.len() && &found[..8] == MAGIC && found[8..12] != VERSION.to_le_bytes() {
+        let whole = got == found.len()
+            && &found[..8] == MAGIC
+            && found[60..] == crc32fast::hash(&found[..60]).to_le_bytes();
+        if whole && found[8..12] != VERSION.to_le_bytes() {
             return Err(Error::new(
                 Code::Format,
                 format!(

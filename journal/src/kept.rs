@@ -16,6 +16,7 @@ use crate::format::{
     SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind, Superblock, round_up,
 };
 use crate::hash::page_hash;
+use crate::hashes::Hashes;
 use crate::index::Index;
 use crate::lsn::{Lsn, LsnRange};
 use crate::segment::{Checked, Segment};
@@ -91,46 +92,79 @@ impl Store {
         Ok((found, last))
     }
 
-    /// Keeps the base's images that a fold to `target` replaces, or cuts off, and history needs.
-    pub(crate) fn keep_replaced(&self, target: &State, folded: &[u32], index: &Arc<Index>) -> Result<()> {
-        let block = self.read_superblock()?;
-        let base = block.base;
+    /// Pages of the base whose images a fold of the pages `folded` to `target` replaces, or cuts off,
+    /// and history needs; in order.
+    pub(crate) fn replaced(
+        &self,
+        block: &Superblock,
+        target: &State,
+        folded: &[u32],
+        index: &Index,
+    ) -> Result<Vec<u32>> {
+        let base = &block.base;
         let from = block.history.max(block.horizon.lsn);
         if base.size == 0 || from >= target.lsn || target.lsn <= base.lsn {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let (kept, last) = self.kept()?;
+        let (kept, _) = self.kept()?;
         // A fold that didn't get to its end may have replaced some of these pages already.
         let already: HashSet<u32> =
             kept.iter().filter(|k| k.target > base.lsn).flat_map(Kept::pages).collect();
         let resized = base.page_size != target.page_size;
         let cut = if resized { 1 } else { target.size + 1 };
+        let size = base.page_size as usize;
         let needs = |page: u32| {
             page <= base.size
-                && page != lock_page(base.page_size as usize)
+                && page != lock_page(size)
                 && !already.contains(&page)
                 && index
                     .find(page, base.lsn)
                     .is_none_or(|found| index.entry(found.entry).range.last <= block.horizon.lsn)
         };
-        let mut pages: Vec<u32> = folded.iter().copied().filter(|&p| p < cut && needs(p)).collect();
-        pages.extend((cut..=base.size).filter(|&p| needs(p)));
+        // The file bounds what is collected, whatever size the superblock says.
+        let there = self.base.len().at(|| format!("reading {}", self.path.display()))? / size as u64;
+        let mut pages = Vec::new();
+        for page in folded.iter().copied().filter(|&p| p < cut).chain(cut..=base.size) {
+            if needs(page) {
+                if u64::from(page) > there {
+                    return Err(self.ends_before(page));
+                }
+                pages.push(page);
+            }
+        }
+        Ok(pages)
+    }
+
+    /// Keeps the base's images that a fold to `target` replaces, or cuts off, and history needs.
+    pub(crate) fn keep_replaced(&self, target: &State, folded: &[u32], index: &Index) -> Result<()> {
+        let block = self.read_superblock()?;
+        let base = block.base;
+        let pages = self.replaced(&block, target, folded, index)?;
+        let from = block.history.max(block.horizon.lsn);
+        let hashes = Hashes::existing(&*self.disk, &self.side, base.page_size)?;
         let keeping = Keeping { state: &base, from, target: target.lsn, pages: &pages };
-        let size = base.page_size as usize;
+        let (_, last) = self.kept()?;
         self.write_kept(last + 1, block.lineage, &keeping, |page, image| {
-            let offset = u64::from(page - 1) * size as u64;
+            let offset = u64::from(page - 1) * image.len() as u64;
             let got = self.base.read_at(image, offset).at(|| format!("reading {}", self.path.display()))?;
-            if got < size {
-                return Err(Error::new(
-                    Code::Damaged,
-                    format!("{} ends before page {page}; restore from a backup", self.path.display()),
-                ));
+            if got < image.len() {
+                return Err(self.ends_before(page));
             }
             if page == 1 {
                 base.counters.serve(image, 0);
             }
-            Ok(())
+            // A damaged image must not get a hash that says it is right.
+            match &hashes {
+                Some(hashes) => hashes.get(page),
+                None => Ok(None),
+            }
         })
+    }
+
+    /// What is said of a base that hasn't `page`, and should have.
+    pub(crate) fn ends_before(&self, page: u32) -> Error {
+        let message = format!("{} ends before page {page}; restore from a backup", self.path.display());
+        Error::new(Code::Damaged, message)
     }
 
     /// Keeps the images of entries that go when the horizon moves to `horizon`, below the base, where
@@ -168,16 +202,20 @@ impl Store {
         pages.sort_unstable();
         let view = Snapshot { index: Arc::clone(index), state, floor: block.horizon.lsn };
         let keeping = Keeping { state: &state, from: horizon, target: base.lsn, pages: &pages };
-        self.write_kept(last + 1, block.lineage, &keeping, |page, image| view.read(self, page, 0, image))
+        self.write_kept(last + 1, block.lineage, &keeping, |page, image| {
+            view.read(self, page, 0, image)?;
+            Ok(None)
+        })
     }
 
-    /// Writes a kept segment, durably. It gets its name when it is whole.
+    /// Writes a kept segment, durably. It gets its name when it is whole. `read` gets the image of a
+    /// page, and its hash where that is known.
     fn write_kept(
         &self,
         number: u32,
         lineage: [u8; 16],
         keeping: &Keeping<'_>,
-        read: impl Fn(u32, &mut [u8]) -> Result<()>,
+        read: impl Fn(u32, &mut [u8]) -> Result<Option<u64>>,
     ) -> Result<()> {
         let Keeping { state, from, target, pages } = *keeping;
         if pages.is_empty() {
@@ -215,10 +253,11 @@ impl Store {
         let mut table = vec![0; pages.len() * ROW_LEN];
         let mut image = vec![0; size];
         for (n, (&page, out)) in pages.iter().zip(table.chunks_exact_mut(ROW_LEN)).enumerate() {
-            read(page, &mut image)?;
+            let known = read(page, &mut image)?;
+            let hash = known.unwrap_or_else(|| page_hash(page, &image));
             let offset = start + (HEADER_LEN + n * size) as u64;
             segment.file.write_at(&image, offset).at(here)?;
-            Row { page, segment: 0, offset, hash: page_hash(page, &image) }.encode(out);
+            Row { page, segment: 0, offset, hash }.encode(out);
         }
         let encoded = entry.encode();
         let record = CommitRecord::of(&entry, &encoded, &table).encode();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::disk::{File, How, Identity};
 use crate::error::{At, Code, Error, Result};
-use crate::format::{Kind, Name, Origin, Shipped, ShippedHeader};
+use crate::format::{Kind, Name, Origin, Shipped, ShippedHeader, ShippedRow};
 use crate::lsn::{Lsn, LsnRange};
 use crate::session::{Durability, Proto, Session};
 use crate::state::{Counters, State, later, lock_page};
@@ -43,9 +43,7 @@ impl Store {
             Verdict::Apply => {}
         }
         if header.rows_before == 0 && u64::from(header.rows_here) == header.rows {
-            let mut applying = Applying::begin(self, &mut session, &header, &here)?;
-            applying.stage(&mut session, &shipped)?;
-            return applying.commit(&mut session);
+            return self.apply(&mut session, &header, &here, |each| each(&shipped));
         }
         let incoming = Incoming::open(self)?;
         if !incoming.add(&header, blob)? {
@@ -57,16 +55,36 @@ impl Store {
         let first = Shipped::check(&first)?;
         let lsn = match self.judge(&first, &here)? {
             Verdict::Known => here.lsn,
-            Verdict::Apply => {
-                let mut applying = Applying::begin(self, &mut session, &first.header, &here)?;
-                for n in 0..pieces.places.len() {
-                    applying.stage(&mut session, &Shipped::check(&pieces.load(n)?)?)?;
-                }
-                applying.commit(&mut session)?
-            }
+            Verdict::Apply => self.apply(&mut session, &first.header, &here, |each| {
+                (0..pieces.places.len()).try_for_each(|n| each(&Shipped::check(&pieces.load(n)?)?))
+            })?,
         };
         incoming.forget()?;
         Ok(lsn)
+    }
+
+    /// Applies an entry whose pieces `walk` goes through.
+    fn apply(
+        self: &Arc<Self>,
+        session: &mut Session,
+        header: &ShippedHeader,
+        here: &State,
+        walk: impl Fn(&mut dyn FnMut(&Shipped<'_>) -> Result<()>) -> Result<()>,
+    ) -> Result<Lsn> {
+        if header.lineage != self.lineage() {
+            // Nothing is staged before the journal goes on in a segment of the new lineage, and an entry
+            // that isn't right must not change the lineage: it is looked at before.
+            let mut looking = Applying::begin(self, session, header, here)?;
+            walk(&mut |piece| {
+                piece.rows().for_each(|row| looking.count(&row));
+                Ok(())
+            })?;
+            looking.complete(session)?;
+            self.take_over(header.lineage)?;
+        }
+        let mut applying = Applying::begin(self, session, header, here)?;
+        walk(&mut |piece| applying.stage(session, piece))?;
+        applying.commit(session)
     }
 
     /// A stale snapshot is taken again; who waits for another writer, and how long, is the caller's
@@ -197,9 +215,6 @@ impl Applying {
                 ));
             }
         }
-        if header.lineage != store.lineage() {
-            store.take_over(header.lineage)?;
-        }
         Ok(Applying {
             store: Arc::clone(store),
             header: *header,
@@ -208,6 +223,23 @@ impl Applying {
             next_page: 1,
             missing: false,
         })
+    }
+
+    /// True if pages that aren't here are left out between the last staged one and `end`.
+    fn lacks(&self, end: u32) -> bool {
+        let (here, size) = (&self.here, self.header.state.page_size);
+        let others = self.header.full || here.size > 0 && here.page_size != size;
+        let from = self.next_page.max(if others { 1 } else { here.size + 1 });
+        let lock = lock_page(size as usize);
+        from < end && !(from == lock && end == lock + 1)
+    }
+
+    /// Notes that the entry has this page, and what it adds to the checksum.
+    fn count(&mut self, row: &ShippedRow<'_>) {
+        // Whatever isn't here already must be in the entry: no page is ever made up.
+        self.missing |= self.lacks(row.page);
+        self.next_page = row.page + 1;
+        self.sum = self.sum.map(|sum| sum.wrapping_add(row.hash));
     }
 
     fn stage(&mut self, session: &mut Session, piece: &Shipped<'_>) -> Result<()> {
@@ -220,14 +252,8 @@ impl Applying {
             None
         };
         for row in piece.rows() {
-            // Whatever isn't here already must be in the entry: no page is ever made up.
-            for absent in self.next_page..row.page {
-                self.missing |=
-                    (resized || self.header.full || absent > self.here.size) && absent != lock_page(size);
-            }
-            self.next_page = row.page + 1;
+            self.count(&row);
             if let Some(sum) = &mut self.sum {
-                *sum = sum.wrapping_add(row.hash);
                 if let Some(hashes) = hashes.as_ref().filter(|_| row.page <= self.here.size) {
                     *sum = sum.wrapping_sub(self.store.hash_at(session.pinned()?, hashes, row.page)?);
                 }
@@ -237,12 +263,12 @@ impl Applying {
         Ok(())
     }
 
-    fn commit(mut self, session: &mut Session) -> Result<Lsn> {
+    /// Decides whether the pages that were counted make the database that the sender has.
+    fn complete(&mut self, session: &Session) -> Result<()> {
         let header = self.header;
         let size = header.state.page_size as usize;
         let resized = self.here.size > 0 && self.here.page_size != header.state.page_size;
-        let from = self.next_page.max(if resized || header.full { 1 } else { self.here.size + 1 });
-        self.missing |= (from..=header.state.size).any(|page| page != lock_page(size));
+        self.missing |= self.lacks(header.state.size + 1);
         if self.missing {
             return Err(Error::new(
                 Code::Damaged,
@@ -270,6 +296,12 @@ impl Applying {
                 ));
             }
         }
+        Ok(())
+    }
+
+    fn commit(mut self, session: &mut Session) -> Result<Lsn> {
+        self.complete(session)?;
+        let header = self.header;
         let own = self.here.counters;
         let theirs = header.state.counters;
         let counter = later(theirs.counter, own.counter.wrapping_add(1));

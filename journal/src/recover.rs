@@ -61,19 +61,20 @@ impl Opening<'_> {
             }
         }
         let head = tail.index.applied();
+        // The base's entries were there before it, and those that history was given up for.
+        let durable = block.durable.max(block.base.lsn).max(block.history);
         if let Some((number, reason)) = lost_segment(self.disk, self.side, &tail)? {
             // It may never have reached the disk, but then none behind it did.
-            if head < block.durable || self.largest_segment()? > number {
+            if head < durable || self.largest_segment()? > number {
                 return Err(reason); // R14
             }
         }
-        if head < block.durable {
+        if head < durable {
             return Err(Error::new(
                 Code::Damaged,
                 format!(
-                    "the journal of {} ends at LSN {head}, but LSN {} was on the disk; restore from a backup",
-                    self.path.display(),
-                    block.durable
+                    "the journal of {} ends at LSN {head}, but LSN {durable} was on the disk; restore from a backup",
+                    self.path.display()
                 ),
             )); // R7
         }

@@ -12,9 +12,13 @@ use crate::format::{
     SegmentHeader, SegmentKind, find_annotation,
 };
 use crate::hash::page_hash;
+use crate::state::lock_page;
 
 /// Largest page table and annotations that are read, in bytes: a damaged length asks for no more.
 const TABLE_LIMIT: u64 = 1 << 37;
+
+/// Images begin at multiples of this many bytes.
+const IMAGE_ALIGN: u64 = 8;
 
 /// Bytes of a new segment that are written at a time.
 const FILL: usize = 256 << 10;
@@ -65,6 +69,25 @@ pub(crate) fn fill(file: &dyn File, mut at: u64, capacity: u64) -> std::io::Resu
         at += part as u64;
     }
     Ok(())
+}
+
+/// True if the rows are in order of their pages, each page once, none above the size and none of
+/// the lock page, and if each image is where one may be.
+fn rows_are_right(header: &EntryHeader, table: &[u8]) -> bool {
+    let lock = match header.state.page_size {
+        0 => return header.rows == 0,
+        size => lock_page(size as usize),
+    };
+    let mut last = 0;
+    rows(table, header.rows).all(|row| {
+        let right = row.page > last
+            && row.page <= header.state.size
+            && row.page != lock
+            && row.offset % IMAGE_ALIGN == 0
+            && row.offset < 1 << 43;
+        last = row.page;
+        right
+    })
 }
 
 impl Segment {
@@ -216,7 +239,8 @@ impl Segment {
             return Ok(None);
         }
         let expected = CommitRecord::of(&header, &encoded, &table);
-        Ok((encode(&expected) == record).then_some(Checked { header, record: expected, table }))
+        let whole = encode(&expected) == record && rows_are_right(&header, &table);
+        Ok(whole.then_some(Checked { header, record: expected, table }))
     }
 
     /// True if the image that `row` names has the row's hash.

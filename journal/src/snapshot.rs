@@ -64,13 +64,7 @@ impl Snapshot {
                             .read_at(to, offset)
                             .at(|| format!("reading page {page} of {}", store.path.display()))?;
                         if got < to.len() {
-                            return Err(Error::new(
-                                Code::Damaged,
-                                format!(
-                                    "{} ends before page {page}; restore from a backup",
-                                    store.path.display()
-                                ),
-                            ));
+                            return Err(store.ends_before(page));
                         }
                     }
                 }

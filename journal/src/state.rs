@@ -84,6 +84,9 @@ pub fn size_of(header: &[u8]) -> Option<u32> {
     (size > 0 && be32(header, 24) == be32(header, 92)).then_some(size)
 }
 
+/// Most pages that SQLite has in a database.
+const MAX_SIZE: u32 = 0xffff_fffe;
+
 /// A database at one LSN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -102,6 +105,12 @@ pub struct State {
 }
 
 impl State {
+    /// False for an LSN that nobody gets to, and sizes that no database has.
+    pub(crate) fn is_possible(&self) -> bool {
+        let pages = is_page_size(self.page_size as usize) && self.size <= MAX_SIZE;
+        self.lsn < Lsn::new(1 << 62) && (pages || (self.page_size == 0 && self.size == 0))
+    }
+
     /// Size in bytes.
     pub fn bytes(&self) -> u64 {
         u64::from(self.page_size) * u64::from(self.size)

@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::control::Lock;
 use crate::disk::How;
-use crate::error::{At, Result};
+use crate::error::{At, Code, Result};
 use crate::format::{Name, SEGMENT_HEADER_LEN, SLOT_LEN, SUPERBLOCK_LEN, Superblock};
 use crate::hash::page_hash;
+use crate::hashes::Hashes;
 use crate::lsn::Lsn;
 use crate::segment::Segment;
 use crate::session::Session;
@@ -44,6 +46,7 @@ impl Store {
         self.verify_journal(&session, &mut findings)?;
         self.verify_kept(&mut findings)?;
         self.verify_base(&session, &mut findings)?;
+        self.verify_hidden(&session, &mut findings)?;
         session.end_read()?;
         Ok(findings)
     }
@@ -189,6 +192,7 @@ impl Store {
         let hashes = self.hashes(state.page_size)?;
         let mut image = vec![0; size];
         let mut learned = false;
+        let len = self.base.len().at(|| format!("reading {}", self.path.display()))?;
         for page in (1..=state.size).filter(|&page| page != lock_page(size)) {
             if view
                 .index
@@ -205,6 +209,11 @@ impl Store {
                 page: Some(page),
                 message,
             };
+            if u64::from(page) * size as u64 > len {
+                // One finding stands for all pages behind the file's end.
+                findings.push(finding(self.ends_before(page).text().to_owned()));
+                break;
+            }
             if let Err(e) = view.read(self, page, 0, &mut image) {
                 findings.push(finding(e.text().to_owned()));
                 continue;
@@ -222,6 +231,61 @@ impl Store {
             }
         }
         if learned { hashes.sync() } else { Ok(()) }
+    }
+
+    /// Checks images of the base that only history shows: those that the next fold keeps.
+    fn verify_hidden(&self, session: &Session, findings: &mut Vec<Finding>) -> Result<()> {
+        let running = self.fold.lock();
+        // Whoever folds a step at a time has given the history up that these images are for.
+        if running.is_some() || !self.control.file().try_lock(Lock::Fold)? {
+            return Ok(());
+        }
+        let checked = self.verify_replaced(session, findings);
+        self.control.file().unlock(Lock::Fold);
+        checked
+    }
+
+    /// The same, under the fold lock.
+    fn verify_replaced(&self, session: &Session, findings: &mut Vec<Finding>) -> Result<()> {
+        let view = session.pinned()?;
+        let block = self.read_superblock()?;
+        if block.history > block.base.lsn {
+            // A fold that gives up what the base has didn't get to its end.
+            return Ok(());
+        }
+        let folded = self.folded_pages(&block, &view.index, &view.state)?;
+        let size = block.base.page_size as usize;
+        let finding = |page: Option<u32>, message: String| Finding {
+            severity: "error",
+            file: self.name_of(&self.path),
+            offset: page.map(|page| u64::from(page - 1) * size as u64),
+            lsn: Some(block.base.lsn),
+            page,
+            message,
+        };
+        let pages = match self.replaced(&block, &view.state, &folded, &view.index) {
+            Ok(pages) => pages,
+            Err(e) if e.code() == Code::Damaged => {
+                findings.push(finding(None, e.text().to_owned()));
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        };
+        let Some(hashes) = Hashes::existing(&*self.disk, &self.side, block.base.page_size)? else {
+            return Ok(());
+        };
+        let mut image = vec![0; size];
+        for page in pages {
+            let offset = u64::from(page - 1) * size as u64;
+            self.base.read_at(&mut image, offset).at(|| format!("reading {}", self.path.display()))?;
+            if hashes.get(page)?.is_some_and(|known| known != page_hash(page, &image)) {
+                findings.push(finding(
+                    Some(page),
+                    format!("page {page} of the base fails its checksum; history lacks it, and nothing else"),
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

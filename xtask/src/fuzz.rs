@@ -1,5 +1,6 @@
 //! The fuzz targets: built, and each run for a short while.
 
+use std::fs;
 use std::process::Command;
 
 use crate::workspace::{Result, Workspace, headline, output, run};
@@ -21,9 +22,15 @@ pub fn smoke(workspace: &Workspace) -> Result<Option<String>> {
     }
     run(&mut fuzz(workspace, &["build"]))?;
     let targets = output(&mut fuzz(workspace, &["list"]))?;
+    let limit = format!("-max_total_time={SECONDS}");
     for target in targets.lines().filter(|line| !line.is_empty()) {
-        let limit = format!("-max_total_time={SECONDS}");
-        run(&mut fuzz(workspace, &["run", target, "--", &limit, "-rss_limit_mb=2048"]))?;
+        // What is found goes into the first; the seeds are only read.
+        let corpus = workspace.root().join("fuzz/corpus").join(target);
+        let seeds = workspace.root().join("fuzz/seeds").join(target);
+        fs::create_dir_all(&corpus)?;
+        let mut command = fuzz(workspace, &["run", target]);
+        command.args([&corpus, &seeds]).args(["--", &limit, "-rss_limit_mb=2048"]);
+        run(&mut command)?;
     }
     Ok(None)
 }

@@ -3,7 +3,7 @@
 use super::{put, round_up, u16_at, u32_at, u64_at};
 use crate::hash::mix;
 use crate::lsn::{Lsn, LsnRange};
-use crate::state::{Counters, State, is_page_size};
+use crate::state::{Counters, State};
 
 /// Length of an entry's header in bytes.
 pub const HEADER_LEN: usize = 128;
@@ -13,6 +13,9 @@ pub const ROW_LEN: usize = 24;
 pub const COMMIT_RECORD_LEN: usize = 32;
 /// Entries begin at multiples of this many bytes.
 pub const ENTRY_ALIGN: u64 = 64;
+
+/// No entry is as long, in bytes: the index has so many bits for an offset.
+const LONGEST: u64 = 1 << 43;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"ENT1");
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"COM1");
@@ -242,15 +245,12 @@ impl EntryHeader {
             notes: u32_at(from, 112),
             durable: Lsn::new(u64_at(from, 120)),
         };
-        let body = header.table.checked_add(header.table_len())?;
-        let sizes = is_page_size(header.state.page_size as usize)
-            || (header.state.page_size == 0 && header.state.size == 0);
+        let body = header.table.checked_add(header.table_len()).filter(|&body| body < LONGEST)?;
         (header.range.first <= last
             && header.table >= HEADER_LEN as u64
-            && header.len < 1 << 43
             && header.len == round_up(body, 8) + COMMIT_RECORD_LEN as u64
-            && sizes)
-            .then_some(header)
+            && header.state.is_possible())
+        .then_some(header)
     }
 
     /// Length of page table and annotations in bytes.

@@ -13,7 +13,7 @@ pub use entry::{
 };
 pub use names::{Name, SIDE_SUFFIX};
 pub use segment::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
-pub use shipped::{Packing, SHIPPED_HEADER_LEN, Shipped, ShippedHeader};
+pub use shipped::{Packing, SHIPPED_HEADER_LEN, Shipped, ShippedHeader, ShippedRow};
 pub use superblock::{Mark, Retention, SLOT_LEN, SUPERBLOCK_LEN, Superblock};
 
 /// Version of every file format here.

@@ -83,7 +83,8 @@ impl SegmentHeader {
         Ok(SegmentHeader {
             kind,
             lineage: bytes(from, 16),
-            number: u32::try_from(u64_at(from, 32)).map_err(|_| damaged())?,
+            // There must be room for a next one.
+            number: u32::try_from(u64_at(from, 32)).ok().filter(|&n| n < u32::MAX).ok_or_else(damaged)?,
             first: Lsn::new(u64_at(from, 40)),
             chain: u64_at(from, 48),
             time: u64_at(from, 56),

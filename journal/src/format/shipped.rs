@@ -9,7 +9,7 @@ use super::{VERSION, bytes, put, u32_at, u64_at};
 use crate::error::{Code, Error, Result};
 use crate::hash::{page_hash, zero_hash};
 use crate::lsn::{Lsn, LsnRange};
-use crate::state::{State, is_page_size};
+use crate::state::{State, lock_page};
 
 /// Length of the header in bytes.
 pub const SHIPPED_HEADER_LEN: usize = 192;
@@ -139,10 +139,9 @@ impl ShippedHeader {
         let state = &header.state;
         let sound = header.range.first > Lsn::ZERO
             && header.range.first <= header.range.last
-            && header.range.last < Lsn::new(1 << 62)
             && state.lsn == header.range.last
             && state.size > 0
-            && is_page_size(state.page_size as usize)
+            && state.is_possible()
             && header.rows <= u64::from(state.size)
             && header.rows_before.checked_add(u64::from(header.rows_here)).is_some_and(|n| n <= header.rows);
         if sound { Ok(header) } else { Err(damaged("has a header that contradicts itself")) }
@@ -237,7 +236,8 @@ impl<'a> Shipped<'a> {
             let size = header.state.page_size as usize;
             let hash =
                 row.image.map_or_else(|| zero_hash(row.page, size), |image| page_hash(row.page, image));
-            if row.page <= last || row.page > header.state.size || hash != row.hash {
+            let possible = row.page > last && row.page <= header.state.size && row.page != lock_page(size);
+            if !possible || hash != row.hash {
                 return Err(damaged("holds a damaged page"));
             }
             last = row.page;

@@ -167,13 +167,19 @@ impl Superblock {
             ));
         }
         let amount = u64_at(from, 312);
+        let (horizon, base) = (state_at(from, 40), state_at(from, 96));
+        let sequence = u64_at(from, 16);
+        // There must be room for a next write.
+        if !horizon.is_possible() || !base.is_possible() || sequence == u64::MAX {
+            return Err(damaged());
+        }
         Ok(Superblock {
-            sequence: u64_at(from, 16),
+            sequence,
             lineage: bytes(from, 24),
-            horizon: state_at(from, 40),
+            horizon,
             horizon_origin: u16::try_from(u32_at(from, 92)).map_err(|_| damaged())?,
             first_segment: u32_at(from, 88),
-            base: state_at(from, 96),
+            base,
             base_checksum: (u32_at(from, 244) != 0).then(|| u64_at(from, 248)),
             rest: Mark(bytes(from, 256)),
             rest_len: u64_at(from, 272),
@@ -223,7 +229,7 @@ mod tests {
             horizon: State { lsn: Lsn::new(2), page_size: 512, ..State::default() },
             horizon_origin: 2,
             first_segment: 3,
-            base: State { lsn: Lsn::new(4), size: 5, ..State::default() },
+            base: State { lsn: Lsn::new(4), page_size: 512, size: 5, ..State::default() },
             base_checksum: Some(7),
             rest: Mark([8; 16]),
             rest_len: 9,

@@ -35,7 +35,11 @@ impl Opening<'_> {
     pub fn start(&self, block: &Superblock) -> Result<Tail> {
         let path = self.side.join(Name::Segment(block.first_segment).to_string());
         let segment = Segment::open(self.disk, path, How::Write)?;
-        if segment.header.lineage != block.lineage || segment.header.first != block.horizon.lsn.next() {
+        let header = &segment.header;
+        if header.lineage != block.lineage
+            || header.number != block.first_segment
+            || header.first != block.horizon.lsn.next()
+        {
             return Err(Error::new(
                 Code::Damaged,
                 format!(
