@@ -1,6 +1,7 @@
 /*
 ** Kills its process at a chosen one of the calls that change files: loaded before all else (LD_PRELOAD), armed by
-** crash_at(n). The n-th call from then on isn't made any more. crash_left() tells how many were left.
+** crash_at(n). The n-th call from then on isn't made any more, by whichever thread, nor is any after it.
+** crash_disarmed() tells how many were left, and doesn't return if there were none.
 */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -9,17 +10,33 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+/* Calls that may still be made, and one; 0 when not armed, and DYING from the call on that isn't made. */
 static atomic_long left = 0;
+#define DYING (-1)
+
+static void die(void) {
+  kill(getpid(), SIGKILL);
+  /* The signal may reach another thread first. */
+  for (;;) pause();
+}
 
 void crash_at(long n) { atomic_store(&left, n); }
 
-long crash_left(void) { return atomic_load(&left); }
+long crash_disarmed(void) {
+  long before = atomic_load(&left);
+  do {
+    if (before == DYING) die();
+  } while (!atomic_compare_exchange_weak(&left, &before, 0));
+  return before;
+}
 
 static void called(void) {
-  if (atomic_load(&left) > 0 && atomic_fetch_sub(&left, 1) == 1) {
-    kill(getpid(), SIGKILL);
-    for (;;) pause();
-  }
+  long before = atomic_load(&left);
+  do {
+    if (before == 0) return;
+    if (before == DYING) die();
+  } while (!atomic_compare_exchange_weak(&left, &before, before == 1 ? DYING : before - 1));
+  if (before == 1) die();
 }
 
 #define WATCH(type, name, parameters, arguments)                                                                       \
