@@ -81,7 +81,7 @@ impl Store {
             match self.take_writer() {
                 Ok(()) => break,
                 Err(e) if e.code() == Code::Busy && std::time::Instant::now() < end => {
-                    if self.wait_for_writer(Duration::from_millis(50))? {
+                    if self.wait_for_turn(Duration::from_millis(50))? && self.control.take_turn() {
                         break;
                     }
                 }

@@ -11,6 +11,7 @@
 //! D  durable head                                   MARKED   1 while the base is marked
 //! P  published without waiting                      WRITER_LAST  who set A last
 //!                                                   SEGMENT  largest number of a segment so far
+//!                                                   TURN_SINCE  when W was given to one who waited
 //! ```
 //! Readers see `max(P, D)`.
 
@@ -44,6 +45,7 @@ const W_WRITER_LAST: usize = 88;
 const W_CELLS_HIGH: usize = 96;
 const W_PENDING: usize = 104;
 const W_SEGMENT: usize = 112;
+const W_TURN_SINCE: usize = 120;
 const W_SLOTS: usize = 128;
 const SLOTS: usize = 256;
 const W_CELLS: usize = 1024;
@@ -56,15 +58,28 @@ const LOCK_OPEN: u64 = LOCK_SLOTS + 1024;
 const LOCK_FOLD: u64 = LOCK_OPEN + 1;
 const LOCK_SUPERBLOCK: u64 = LOCK_OPEN + 2;
 
-/// Who holds a word: slot + 1 in the low 16 bits, generation above. 0 is nobody.
+/// Who holds a word: slot + 1 in the low 15 bits, then [`Holder::TURN`], generation above. 0 is nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Holder(u64);
 
 impl Holder {
     const NOBODY: Holder = Holder(0);
+    /// Set in the writer word when nobody holds it, but somebody who waited is to be next. It lies in the half that
+    /// the kernel compares for those who sleep.
+    const TURN: u64 = 1 << 15;
 
     fn slot(self) -> Option<usize> {
-        (self.0 as u16 as usize).checked_sub(1)
+        ((self.0 & (Self::TURN - 1)) as usize).checked_sub(1)
+    }
+
+    /// The same holder, as one whose turn it is.
+    fn turn(self) -> Holder {
+        Holder(self.0 | Self::TURN)
+    }
+
+    /// True if the word is free but for somebody's turn.
+    pub fn is_turn(self) -> bool {
+        self.0 & Self::TURN != 0
     }
 
     fn generation(self) -> u64 {
@@ -109,6 +124,10 @@ impl Lock {
         }
     }
 }
+
+/// How long the writer word is kept for one who waited for it and was woken. It comes back at once, if it comes: the
+/// time is what a busy machine may take to run it.
+const TURN_PATIENCE: Duration = Duration::from_millis(5);
 
 /// How long a rare lock is waited for before the caller is told that it is busy.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -314,6 +333,58 @@ impl Control {
             .map_err(Holder)
     }
 
+    /// How much longer a turn is kept.
+    fn turn_left(&self) -> Duration {
+        let since = self.word(W_TURN_SINCE).load(Ordering::SeqCst);
+        TURN_PATIENCE.saturating_sub(Duration::from_micros(monotonic_us().saturating_sub(since)))
+    }
+
+    /// Keeps the writer word, which was free, for the caller's next [`Control::take_turn`]; false if it isn't free.
+    ///
+    /// Nobody holds the word then: whoever wants it and finds that the turn isn't taken in good time, takes it. So
+    /// one who never comes back for its turn, or dies, stops nobody.
+    pub fn keep_turn(&self) -> bool {
+        let word = self.word(W_WRITER);
+        let before = word.load(Ordering::SeqCst);
+        if before != Holder::NOBODY.0 && !(Holder(before).is_turn() && self.turn_left().is_zero()) {
+            return false;
+        }
+        self.word(W_TURN_SINCE).store(monotonic_us(), Ordering::SeqCst);
+        word.compare_exchange(before, self.me.turn().0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Takes the writer word in the turn that was kept; false if somebody else has taken it.
+    pub fn take_turn(&self) -> bool {
+        self.word(W_WRITER)
+            .compare_exchange(self.me.turn().0, self.me.0, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// Gives a kept turn up.
+    pub fn give_turn_up(&self) {
+        if self.is_own() && self.take_turn() {
+            self.release(Word::Writer);
+        }
+    }
+
+    /// Waits, while it is `holder`'s turn, until it is taken or kept for too long, and in that case takes the writer
+    /// word; false if somebody else got it.
+    pub fn outwait_turn(&self, holder: Holder) -> bool {
+        let word = self.word(W_WRITER);
+        loop {
+            let left = self.turn_left();
+            if left.is_zero() {
+                return self.steal(Word::Writer, holder);
+            }
+            self.wait(W_WRITER, holder.0, left);
+            match word.load(Ordering::SeqCst) {
+                0 => return self.take(Word::Writer).is_ok(),
+                now if now == holder.0 => {}
+                _ => return false,
+            }
+        }
+    }
+
     /// Takes `word` from `dead`; false if it has changed hands meanwhile.
     pub fn steal(&self, word: Word, dead: Holder) -> bool {
         self.word(word.index())
@@ -357,8 +428,9 @@ impl Control {
         (holder != Holder::NOBODY).then_some(holder)
     }
 
-    /// Sleeps until `word` leaves the hands of `holder`, or until `timeout`.
+    /// Sleeps until `word` leaves the hands of `holder`, or until `timeout`, or until a turn has been kept long enough.
     pub fn wait_word(&self, word: Word, holder: Holder, timeout: Duration) {
+        let timeout = if holder.is_turn() { timeout.min(self.turn_left()) } else { timeout };
         self.wait(word.index(), holder.0, timeout);
     }
 
@@ -578,4 +650,10 @@ impl Drop for Cell {
         self.unpin();
         self.control.word(W_CELLS + 2 * self.cell).store(0, Ordering::SeqCst);
     }
+}
+
+/// Time that has passed since some moment that is the same for all processes, in microseconds.
+fn monotonic_us() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |now| Duration::from(now).as_micros() as u64)
 }

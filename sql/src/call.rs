@@ -52,8 +52,8 @@ impl Call<'_> {
                 return Err(busy);
             }
             // Somebody's commit is what it waits for, most of the time.
-            if store.wait_for_writer(left)? {
-                store.release_writer();
+            if store.wait_for_turn(left)? {
+                store.give_turn_up();
             }
             std::thread::sleep(PAUSE.min(left));
         }

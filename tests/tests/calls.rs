@@ -179,7 +179,6 @@ assert apart.execute("SELECT sum(v), tide_lsn() FROM t").fetchone() == (6, 4)
 }
 
 #[test]
-#[ignore = "a known limit, see README"]
 fn a_shared_cache_does_not_swallow_parameters() {
     // Trap 9: SQLite joins it before it opens anything, so that what asked for the past wrote to the head.
     let script = r#"
@@ -243,9 +242,8 @@ assert one(stock, "PRAGMA integrity_check") == "ok"
 }
 
 #[test]
-#[ignore = "a known limit, see README"]
 fn a_sleep_of_the_application_takes_no_turn() {
-    // Trap 11: whoever was told BUSY and sleeps wakes with the writer's place; but only in its busy handler.
+    // Trap 11: whoever was told BUSY and sleeps wakes in its turn, but may not come for it.
     let script = r#"
 from tide import *
 import ctypes, subprocess

@@ -331,6 +331,31 @@ plain.close(), second.close()
 }
 
 #[test]
+fn a_copy_of_the_library_serves_a_second_sqlite_as_another_process_would_be() {
+    with_a_second_sqlite(
+        r#"
+db = connect("a.db", timeout=0)
+db.execute("CREATE TABLE t(a)")
+second = Second(":memory:")
+folder, name = os.path.split(LIBRARY)
+second.load(os.path.join(folder, name.replace("tideline", "tidelinedefault")))
+other = Second(uri("a.db"))
+other.execute("INSERT INTO t VALUES (1)")
+assert one(db, "SELECT a FROM t") == 1
+db.execute("BEGIN IMMEDIATE")
+fails(lambda: other.execute("INSERT INTO t VALUES (2)"), "locked")
+db.execute("COMMIT")
+db.execute("INSERT INTO t VALUES (3)")
+assert other.execute("SELECT a FROM t") == [("1",), ("3",)]
+other.close(), second.close()
+assert db.execute("SELECT sum(a), tide_lsn() FROM t").fetchone() == (4, 3)
+db.close()
+assert one(sqlite3.connect("a.db"), "SELECT sum(a) FROM t") == 4
+"#,
+    );
+}
+
+#[test]
 fn the_second_sqlite_may_be_the_one_that_loads_first() {
     with_a_second_sqlite(
         r#"

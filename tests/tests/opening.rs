@@ -1,5 +1,6 @@
 //! The ways to open a database: URIs, read-only, links, modes, and what SQLite has to finish before it is adopted.
 
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use tideline_tests::{
@@ -166,6 +167,14 @@ fn uris_with_odd_characters_are_understood() {
                 SELECT tide_lsn();",
             );
             assert_eq!(answer.as_deref(), Ok("1\n"), "{start}");
+        }
+        // A name that is no text.
+        let raw = scratch.path("").join(std::ffi::OsStr::from_bytes(b"\xff\xfe.db"));
+        let uri = format!("file:{}/%ff%fe.db?vfs=tideline", scratch.path("").display());
+        for answer in ["1\n", "2\n"] {
+            let sql = "CREATE TABLE IF NOT EXISTS t(v); INSERT INTO t VALUES (1); SELECT count(*) FROM t;";
+            assert_eq!(host.sql_at(scratch, &uri, sql).as_deref(), Ok(answer));
+            assert!(raw.exists(), "{raw:?}");
         }
         host.sql_at(scratch, &format!("file:{path}?vfs=nothing"), "SELECT 1;").expect_err("no such VFS");
         let error =

@@ -206,7 +206,7 @@ impl Open {
     /// `xLock`.
     pub fn lock(&mut self, level: c_int) -> Result<()> {
         if level == ffi::SQLITE_LOCK_SHARED {
-            return self.session.begin_read_as(self.turn.is_held());
+            return self.session.begin_read_as(self.turn.is_kept());
         }
         if self.session.is_writing() {
             return Ok(());
@@ -215,7 +215,7 @@ impl Open {
         self.synced = false;
         self.journal.begin();
         let begun =
-            if self.turn.take() { self.session.begin_write_holding() } else { self.session.begin_write() };
+            if self.turn.take() { self.session.begin_write_in_turn() } else { self.session.begin_write() };
         if begun.as_ref().is_err_and(|e| e.code() == Code::Busy) {
             self.turn.wait_next();
         }

@@ -1,7 +1,8 @@
 //! Waiting for the writer's place.
 //!
 //! A VFS can't see the busy handler, but SQLite's sleeps through `xSleep`, and counts the time that
-//! it asked for, not the time that passed. So a sleep ends early only with the place in hand.
+//! it asked for, not the time that passed. So a sleep ends early only in its turn: the place is kept for the
+//! connection then, but not for long, as the sleep may have been the application's own.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use tideline_journal::Store;
 /// A connection's claim to be the next writer.
 pub(crate) struct Turn {
     store: Arc<Store>,
-    /// The writer's place was taken for the connection while it slept.
-    held: AtomicBool,
+    /// The writer's place was kept for the connection while it slept.
+    kept: AtomicBool,
 }
 
 thread_local! {
@@ -24,7 +25,7 @@ thread_local! {
 
 impl Turn {
     pub fn new(store: Arc<Store>) -> Arc<Turn> {
-        Arc::new(Turn { store, held: AtomicBool::new(false) })
+        Arc::new(Turn { store, kept: AtomicBool::new(false) })
     }
 
     /// Notes that the connection was told BUSY.
@@ -32,20 +33,20 @@ impl Turn {
         WAITING.with_borrow_mut(|waiting| *waiting = Some(Arc::downgrade(self)));
     }
 
-    /// True if the place is held for the connection.
-    pub fn is_held(&self) -> bool {
-        self.held.load(Ordering::Acquire)
+    /// True if the place was kept for the connection.
+    pub fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Acquire)
     }
 
-    /// Takes the place over from the sleep, if it got it.
+    /// True if the place was kept for the connection, which now comes for it.
     pub fn take(&self) -> bool {
-        self.held.swap(false, Ordering::AcqRel)
+        self.kept.swap(false, Ordering::AcqRel)
     }
 
-    /// Gives the place up that a sleep got and nobody used.
+    /// Gives a turn up that a sleep got and nobody used.
     pub fn give_up(&self) {
         if self.take() {
-            self.store.release_writer();
+            self.store.give_turn_up();
         }
     }
 }
@@ -56,8 +57,7 @@ impl Drop for Turn {
     }
 }
 
-/// Sleeps for `time`, or until the connection that was told BUSY has the writer's place; false if
-/// nobody waits for one.
+/// Sleeps for `time`, or until it is the turn of the connection that was told BUSY; false if none was.
 pub(crate) fn sleep(time: Duration) -> bool {
     let waiting = WAITING.with_borrow_mut(Option::take);
     let Some(turn) = waiting.and_then(|turn| turn.upgrade()) else { return false };
@@ -67,9 +67,9 @@ pub(crate) fn sleep(time: Duration) -> bool {
         if left.is_zero() {
             return true;
         }
-        match turn.store.wait_for_writer(left) {
+        match turn.store.wait_for_turn(left) {
             Ok(true) => {
-                turn.held.store(true, Ordering::Release);
+                turn.kept.store(true, Ordering::Release);
                 return true;
             }
             Ok(false) => {}

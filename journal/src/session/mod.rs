@@ -44,8 +44,6 @@ pub struct Session {
     unpublished: bool,
     /// The next snapshot is taken at the appended head, because the last was refused as stale.
     want_appended: bool,
-    /// The writer's place was taken for this session before it has a snapshot.
-    holds_place: bool,
     writing: bool,
     overlay: Option<Overlay>,
     prepared: Option<Prepared>,
@@ -72,7 +70,6 @@ impl Session {
             snapshot: None,
             unpublished: false,
             want_appended: false,
-            holds_place: false,
             writing: false,
             overlay: None,
             prepared: None,
@@ -101,7 +98,7 @@ impl Session {
         self.store
             .control
             .holder(Word::Writer)
-            .is_some_and(|holder| self.store.control.alive(holder).unwrap_or(true))
+            .is_some_and(|holder| !holder.is_turn() && self.store.control.alive(holder).unwrap_or(true))
     }
 
     /// Pins the newest snapshot. Makes no system call unless entries of other processes are new.
@@ -132,7 +129,6 @@ impl Session {
         let lsn = self.cell.pin(|control| if appended { control.appended() } else { control.visible() });
         match self.snapshot_at(lsn) {
             Ok(snapshot) => {
-                self.holds_place = writer;
                 self.unpublished = appended && lsn > self.store.control.visible();
                 self.snapshot = Some(snapshot);
                 Ok(())
@@ -167,7 +163,6 @@ impl Session {
     pub fn end_read(&mut self) -> Result<()> {
         self.rollback()?;
         self.snapshot = None;
-        self.holds_place = false;
         self.cell.unpin();
         if std::mem::take(&mut self.committed) { self.store.maintain() } else { Ok(()) }
     }
@@ -200,13 +195,19 @@ impl Session {
         self.begin_write_holding()
     }
 
-    /// As [`Session::begin_write`], with the writer's place taken already by
-    /// [`Store::wait_for_writer`].
+    /// As [`Session::begin_write`], in the turn that [`Store::wait_for_turn`] got.
     ///
     /// # Errors
-    /// `Stale`, `Poisoned`; the place is given up then.
-    pub fn begin_write_holding(&mut self) -> Result<()> {
-        self.holds_place = false;
+    /// As [`Session::begin_write`]; the turn may be over.
+    pub fn begin_write_in_turn(&mut self) -> Result<()> {
+        if self.snapshot.is_some() && !self.writing && self.store.control.take_turn() {
+            return self.begin_write_holding();
+        }
+        self.begin_write()
+    }
+
+    /// As [`Session::begin_write`], with the writer word, which is given up on errors.
+    fn begin_write_holding(&mut self) -> Result<()> {
         let lsn = self.snapshot.as_ref().map_or(Lsn::ZERO, |snapshot| snapshot.state.lsn);
         let begun = (|| {
             if self.store.control.poisoned() {

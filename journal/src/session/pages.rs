@@ -25,7 +25,7 @@ impl Session {
         rest.fill(0);
         let snapshot = self.snapshot()?;
         if self.unpublished && offset >= u64::from(snapshot.state.page_size) {
-            self.store.make_durable_as(snapshot.state.lsn, self.writing || self.holds_place)?;
+            self.store.make_durable_as(snapshot.state.lsn, self.writing)?;
         }
         let Some(overlay) = self.dirty_overlay().filter(|overlay| overlay.block > 0) else {
             let limit = self.dirty_overlay().map_or(u64::MAX, |overlay| overlay.snapshot_len);
@@ -93,7 +93,7 @@ impl Session {
             return Ok(None);
         }
         if self.unpublished {
-            self.store.make_durable_as(snapshot.state.lsn, self.writing || self.holds_place)?;
+            self.store.make_durable_as(snapshot.state.lsn, self.writing)?;
         }
         snapshot.slice(&self.store, page)
     }

@@ -1,5 +1,7 @@
 //! The writer's place, and what a writer that died leaves to whoever takes it.
 
+use std::time::Duration;
+
 use crate::control::Word;
 use crate::error::{Code, Error, Result};
 use crate::store::Store;
@@ -11,36 +13,36 @@ impl Store {
     /// # Errors
     /// `Busy` if a living process or another connection has it.
     pub(crate) fn take_writer(&self) -> Result<()> {
-        match self.control.take(Word::Writer) {
-            Ok(()) => Ok(()),
-            Err(holder) => {
-                if self.control.alive(holder)? || !self.control.steal(Word::Writer, holder) {
-                    return Err(Error::new(Code::Busy, "another connection is writing; try again"));
-                }
-                self.adopt_orphans().inspect_err(|_| self.control.release(Word::Writer))
-            }
+        let busy = || Error::new(Code::Busy, "another connection is writing; try again");
+        let Err(holder) = self.control.take(Word::Writer) else { return Ok(()) };
+        if holder.is_turn() {
+            return if self.control.outwait_turn(holder) { Ok(()) } else { Err(busy()) };
         }
+        if self.control.alive(holder)? || !self.control.steal(Word::Writer, holder) {
+            return Err(busy());
+        }
+        self.adopt_orphans().inspect_err(|_| self.control.release(Word::Writer))
     }
 
-    /// Waits until the writer's place is free, and takes it; false if it isn't within `patience`, or
-    /// its holder died and the next [`crate::Session::begin_write`] must clean up.
+    /// Waits until nobody writes, and keeps the writer's place for the caller for a few milliseconds; false if
+    /// `patience` ends before. [`crate::Session::begin_write_in_turn`] takes the place.
     ///
     /// # Errors
     /// `Denied` in a forked child.
-    pub fn wait_for_writer(&self, patience: std::time::Duration) -> Result<bool> {
+    pub fn wait_for_turn(&self, patience: Duration) -> Result<bool> {
         self.check_process()?;
-        match self.control.take(Word::Writer) {
-            Ok(()) => Ok(true),
-            Err(holder) => {
-                self.control.wait_word(Word::Writer, holder, patience);
-                Ok(self.control.take(Word::Writer).is_ok())
-            }
+        if self.control.keep_turn() {
+            return Ok(true);
         }
+        if let Some(holder) = self.control.holder(Word::Writer) {
+            self.control.wait_word(Word::Writer, holder, patience);
+        }
+        Ok(self.control.keep_turn())
     }
 
-    /// Gives up the place that [`Store::wait_for_writer`] got.
-    pub fn release_writer(&self) {
-        self.control.release(Word::Writer);
+    /// Gives up the turn that [`Store::wait_for_turn`] got.
+    pub fn give_turn_up(&self) {
+        self.control.give_turn_up();
     }
 
     /// Finishes what the dead holder of the writer word may have appended. Holding the word.
@@ -66,7 +68,7 @@ impl Store {
     /// Decides about the prepared entry of a writer that died.
     pub(crate) fn finish_dead_writer(&self) -> Result<()> {
         let Some(holder) = self.control.holder(Word::Writer) else { return Ok(()) };
-        if self.control.alive(holder)? || !self.control.steal(Word::Writer, holder) {
+        if holder.is_turn() || self.control.alive(holder)? || !self.control.steal(Word::Writer, holder) {
             return Ok(());
         }
         let adopted = self.adopt_orphans();

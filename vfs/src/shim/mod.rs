@@ -4,6 +4,7 @@
 
 mod database;
 mod journal;
+mod name;
 mod settle;
 mod vfs;
 

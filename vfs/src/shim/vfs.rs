@@ -38,7 +38,7 @@ pub fn register(default: bool) -> std::result::Result<(), c_int> {
             xOpen: Some(x_open),
             xDelete: Some(x_delete),
             xAccess: Some(x_access),
-            xFullPathname: Some(x_full_pathname),
+            xFullPathname: Some(super::name::x_full_pathname),
             xDlOpen: Some(x_dl_open),
             xDlError: Some(x_dl_error),
             xDlSym: Some(x_dl_sym),
@@ -193,7 +193,6 @@ macro_rules! pass {
     };
 }
 
-pass!(x_full_pathname, xFullPathname, (name: *const c_char, len: c_int, out: *mut c_char) -> c_int, ffi::SQLITE_CANTOPEN);
 pass!(x_dl_open, xDlOpen, (name: *const c_char) -> *mut c_void, ptr::null_mut());
 pass!(x_dl_error, xDlError, (len: c_int, out: *mut c_char) -> (), ());
 type Symbol = Option<unsafe extern "C" fn(*mut ffi::sqlite3_vfs, *mut c_void, *const c_char)>;

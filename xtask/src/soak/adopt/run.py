@@ -4,13 +4,21 @@ Three processes play two machines: `writer` and `shipper` have the first machine
 second's. A fourth does the same work in stock SQLite, which says what the content has to be, and how long it takes
 there. This process tells them what to do, and compares.
 """
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("this run needs Python 3.11 or newer")
+import sqlite3
+
+if sqlite3.sqlite_version_info < (3, 35):
+    sys.exit(f"this run needs SQLite 3.35 or newer; Python's sqlite3 module has {sqlite3.sqlite_version}")
+
 import argparse
 import collections
 import os
 import random
 import shutil
 import subprocess
-import sys
 import time
 import traceback
 
