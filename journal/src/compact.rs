@@ -112,7 +112,6 @@ impl Store {
             Error::new(Code::Io, "the range's last segment isn't sealed; report this as a bug")
         })?;
         let (old, next) = (&old[..split], old[split]);
-        next.anchor(&*self.disk).inspect_err(|_| self.control.poison())?;
         let number = self.control.next_segment()?;
         let header = SegmentHeader {
             kind: SegmentKind::Journal,
@@ -121,6 +120,7 @@ impl Store {
             first: old[0].header.first,
             chain: random()?,
             time: self.options.clock.now_ms(),
+            durable: self.control.durable(),
         };
         let path = self.file_path(Name::Segment(number));
         let segment = Segment::create(&*self.disk, path, header, SEGMENT_HEADER_LEN as u64)?;

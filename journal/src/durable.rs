@@ -1,5 +1,6 @@
 //! From appended to durable: one fsync for all who wait (COMMIT protocol in ARCHITECTURE.md, step 7).
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::control::Word;
@@ -8,6 +9,12 @@ use crate::lsn::Lsn;
 use crate::recover::rewrite;
 use crate::session::poisoned;
 use crate::store::Store;
+
+/// Sealed segments that are made durable together.
+const MANY: usize = 4;
+
+/// Sealed segments that are given time to reach the disk before they are waited for.
+const UNDER_WAY: usize = 4;
 
 /// How long a waiter sleeps before it asks whether the flusher is alive.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -27,6 +34,38 @@ impl Store {
     /// Whoever steals the flusher word needs the writer word too, and its holder may be waiting
     /// here; so the thief gives back what it stole when it can't have both, and the holder steals.
     pub(crate) fn make_durable_as(&self, lsn: Lsn, writer: bool) -> Result<()> {
+        self.make_durable_through(lsn, None, writer)
+    }
+
+    /// Begins to put sealed segments on the disk, and waits for older ones. The segment that commits are
+    /// written to is left alone: after a sync it would be slower to write.
+    pub(crate) fn sync_sealed(&self) -> Result<()> {
+        let segments = {
+            let tail = self.tail.lock();
+            let first = tail.index.segment(tail.segment).header.first;
+            let sealed = Lsn::new(first.get().saturating_sub(1));
+            tail.index.unsynced(self.control.durable(), sealed)
+        };
+        for segment in segments.iter().filter(|s| !s.under_way.swap(true, Ordering::Relaxed)) {
+            segment.file.begin_sync();
+        }
+        // The newest are still on their way.
+        match segments.len().checked_sub(UNDER_WAY) {
+            Some(arrived) if arrived >= MANY => {
+                let through = Lsn::new(segments[arrived].header.first.get() - 1);
+                self.make_durable_through(through, Some(through), false)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes everything up to `lsn` durable, and nothing else.
+    pub(crate) fn make_just_durable(&self, lsn: Lsn) -> Result<()> {
+        self.make_durable_through(lsn, Some(lsn), false)
+    }
+
+    /// Makes everything up to `lsn` durable, and what is beyond it up to `limit`.
+    fn make_durable_through(&self, lsn: Lsn, limit: Option<Lsn>, writer: bool) -> Result<()> {
         loop {
             let seen = self.control.durable();
             if seen >= lsn {
@@ -36,13 +75,13 @@ impl Store {
                 return Err(poisoned());
             }
             match self.control.take(Word::Flusher) {
-                Ok(()) => self.flush()?,
+                Ok(()) => self.flush(limit)?,
                 Err(holder) if !self.control.alive(holder)? => {
                     if !self.control.steal(Word::Flusher, holder) {
                         continue;
                     }
                     match self.rewrite_unsynced(writer) {
-                        Ok(true) => self.flush()?,
+                        Ok(true) => self.flush(None)?,
                         Ok(false) => {
                             self.control.give_back(Word::Flusher, holder);
                             self.control.wait_durable(seen, PATIENCE);
@@ -59,9 +98,10 @@ impl Store {
         }
     }
 
-    /// Syncs every segment that holds D+1..A. Holding the flusher word, which is given up.
-    fn flush(&self) -> Result<()> {
-        let result = self.flush_held();
+    /// Syncs every segment that holds D+1..A, or up to `limit`. Holding the flusher word, which is given
+    /// up.
+    fn flush(&self, limit: Option<Lsn>) -> Result<()> {
+        let result = self.flush_held(limit);
         if result.is_err() {
             // Poison comes before the word is free: a retried fsync proves nothing.
             self.control.poison();
@@ -70,13 +110,17 @@ impl Store {
         result
     }
 
-    fn flush_held(&self) -> Result<()> {
+    fn flush_held(&self, limit: Option<Lsn>) -> Result<()> {
         let head = self.control.appended();
+        let head = limit.map_or(head, |limit| limit.min(head));
+        if limit.is_none() {
+            self.flushes.fetch_add(1, Ordering::Relaxed);
+        }
         let durable = self.control.durable();
         self.catch_up(head)?;
         let dirty = self.tail.lock().index.unsynced(durable, head);
         for segment in dirty {
-            segment.sync(&*self.disk)?;
+            segment.sync()?;
         }
         self.control.set_durable(head);
         Ok(())
@@ -98,7 +142,7 @@ impl Store {
                 self.adopt_orphans()?;
             }
             let tail = self.tail.lock();
-            rewrite(&*self.disk, &tail, self.control.durable(), self.control.appended())
+            rewrite(&tail, self.control.durable(), self.control.appended())
         })();
         if !writer {
             self.control.release(Word::Writer);

@@ -29,6 +29,9 @@ const DEFAULT_LSNS: u64 = 10_000;
 /// Bytes of neighbouring pages that a fold writes at a time.
 const RUN: usize = 256 << 10;
 
+/// Bytes of the base that a fold writes before it sends them on their way to the disk.
+const AHEAD: usize = 2 << 20;
+
 /// A fold under way.
 pub(crate) struct FoldJob {
     /// The base as it will be.
@@ -38,6 +41,8 @@ pub(crate) struct FoldJob {
     /// Pages to write, in order.
     pages: Vec<u32>,
     next: usize,
+    /// Bytes written since they were last sent on their way to the disk.
+    written: usize,
     /// The horizon afterwards, if it moves.
     horizon: Option<Lsn>,
 }
@@ -62,7 +67,7 @@ impl Store {
             self.trim_to(&block, &index, horizon)?;
             return Ok(None);
         }
-        self.make_durable(horizon)?;
+        self.make_just_durable(horizon)?;
         let allowed = self.control.announce_fold(horizon)?;
         if allowed < horizon {
             return Ok(None);
@@ -118,7 +123,7 @@ impl Store {
         })?;
         let view = Snapshot { index: Arc::clone(index), state, floor: block.base.lsn };
         let pages = self.folded_pages(block, index, &state)?;
-        Ok(FoldJob { target: state, view, pages, next: 0, horizon })
+        Ok(FoldJob { target: state, view, pages, next: 0, written: 0, horizon })
     }
 
     /// Pages that a fold to `target` writes, in order.
@@ -171,10 +176,15 @@ impl Store {
             if next != Some(page + 1) || page == job.target.size || run.len() >= RUN {
                 let first = u64::from(page) * size as u64 - run.len() as u64;
                 self.base.write_at(&run, first).at(|| format!("writing {}", self.path.display()))?;
+                job.written += run.len();
                 run.clear();
             }
         }
         job.next = end;
+        if job.written >= AHEAD {
+            self.base.begin_sync();
+            job.written = 0;
+        }
         if end < job.pages.len() {
             return Ok(false);
         }
@@ -226,7 +236,7 @@ impl Store {
                     .segments()
                     .rfind(|s| s.header.kind == SegmentKind::Journal && s.header.first <= horizon.next());
                 if let Some(first) = first {
-                    first.anchor(&*self.disk).inspect_err(|_| self.control.poison())?;
+                    first.sync().inspect_err(|_| self.control.poison())?;
                     first_segment = first.header.number;
                     block.first_segment = first_segment;
                 }
@@ -362,7 +372,10 @@ impl Store {
             self.unmark()?;
         }
         self.forget_history()?;
-        self.drop_spares(true)
+        self.drop_spares()?;
+        // What processes that died had ready or to spare.
+        let tail = self.tail.lock();
+        self.opening().clean(&self.read_superblock()?, &tail)
     }
 
     /// Begins the journal anew behind the base, where retention asks for no history at all and
@@ -379,9 +392,9 @@ impl Store {
         block.horizon = block.base;
         block.history = block.base.lsn;
         block.first_segment = self.control.next_segment()?;
-        let opening = self.opening();
-        let recovered = opening.begin(block)?;
-        opening.clean(&recovered.block, &recovered.tail)
+        let recovered = self.opening().begin(block)?;
+        *self.tail.lock() = recovered.tail;
+        Ok(())
     }
 }
 
@@ -424,9 +437,9 @@ fn retained_from(index: &Index, block: &Superblock, head: Lsn, limit: Lsn, now: 
     // Few folds of much cost less than many of little: each has its fsyncs.
     let lsns = horizon.map_or(0, |horizon| horizon.get() - block.horizon.lsn.get());
     let enough = match block.retention {
-        Retention::Default => dropped >= DEFAULT_BYTES / 4 || lsns >= DEFAULT_LSNS / 4,
-        Retention::Bytes(bytes) => dropped >= bytes.min(DEFAULT_BYTES) / 4,
-        Retention::Lsns(count) => lsns >= count.min(DEFAULT_LSNS) / 4,
+        Retention::Default => dropped >= DEFAULT_BYTES / 2 || lsns >= DEFAULT_LSNS / 2,
+        Retention::Bytes(bytes) => dropped >= bytes.min(DEFAULT_BYTES) / 2,
+        Retention::Lsns(count) => lsns >= count.min(DEFAULT_LSNS) / 2,
         Retention::None | Retention::Seconds(_) => true,
     };
     Ok(horizon.filter(|_| enough))

@@ -231,6 +231,7 @@ impl Store {
             first: target,
             chain: 0,
             time: self.options.clock.now_ms(),
+            durable: self.control.durable(),
         };
         let entry = EntryHeader {
             kind: Kind::Kept,

@@ -1,12 +1,13 @@
 //! What commits leave to be done: making sealed segments durable, folding, dropping.
 //!
-//! A thread does it, so that no commit waits for the disk or for a fold. It is there only while
-//! there is something to do, and holds the store for one step at a time: whoever lets go of the
-//! store last closes it, and [`Held`] waits for that.
+//! A thread does it, so that no commit waits for the disk or for a fold. It is there while there is
+//! something to do, and for a while after, and holds the store for one step at a time: whoever lets
+//! go of the store last closes it, and [`Held`] waits for that.
 
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Condvar, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -15,13 +16,26 @@ use crate::disk::fork_generation;
 use crate::error::Result;
 use crate::store::Store;
 
-/// Segments that may be begun before a commit helps to fold.
-const BEHIND: u32 = 8;
+/// Segments that may be begun before the thread has seen to what there was when the first of them was.
+const BEHIND: u32 = 32;
+
+/// How long the thread waits for more to do.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How long a commit waits for a thread that is behind; it goes on then.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The thread of a store, as both see it.
+///
+/// The thread waits in the system's own way: a child of `fork` keeps parking_lot's queues, in which the waiting thread's
+/// memory would still be linked when the child uses it anew.
 #[derive(Default)]
 pub(crate) struct Maintenance {
-    turn: Mutex<Turn>,
+    turn: std::sync::Mutex<Turn>,
+    /// Something came up.
+    wanted: Condvar,
+    /// The thread has got on.
+    progress: Condvar,
     /// Held during a step.
     step: Mutex<()>,
 }
@@ -29,8 +43,14 @@ pub(crate) struct Maintenance {
 #[derive(Default)]
 struct Turn {
     running: bool,
-    /// True if something came up since the thread last looked.
-    wanted: bool,
+    /// Segments begun since the thread last looked.
+    behind: u32,
+}
+
+impl Maintenance {
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A store that is held; the last to let go of it has seen it closed.
@@ -78,16 +98,20 @@ impl Store {
         if !self.rolled.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
-        if self.behind.fetch_add(1, Ordering::Relaxed) >= BEHIND {
-            // More is committed than the thread gets done.
-            let _step = self.maintenance.step.lock();
-            while self.maintain_step()? {}
-            return Ok(());
-        }
         {
-            let mut turn = self.maintenance.turn.lock();
-            turn.wanted = true;
+            let mut turn = self.maintenance.turn();
+            turn.behind += 1;
             if std::mem::replace(&mut turn.running, true) {
+                self.maintenance.wanted.notify_one();
+                while turn.behind >= BEHIND {
+                    // More is committed than the thread gets done.
+                    let waited = self.maintenance.progress.wait_timeout(turn, PATIENCE);
+                    let (next, late) = waited.unwrap_or_else(PoisonError::into_inner);
+                    turn = next;
+                    if late.timed_out() {
+                        break;
+                    }
+                }
                 return Ok(());
             }
         }
@@ -96,7 +120,7 @@ impl Store {
         let begun =
             std::thread::Builder::new().name("tideline".into()).spawn(move || run(&maintenance, &store));
         if begun.is_err() {
-            self.maintenance.turn.lock().running = false;
+            self.maintenance.turn().running = false;
             while self.maintain_step()? {}
         }
         Ok(())
@@ -105,12 +129,11 @@ impl Store {
     /// One step; true if there is more to do.
     fn maintain_step(&self) -> Result<bool> {
         let mut job = self.fold.lock();
+        self.ready_next()?;
+        // Also without a fold: what a power cut may take stays little.
+        self.sync_sealed()?;
         if job.is_none() {
-            self.stock_spare()?;
-            // Also without a fold: what a power cut may take stays little.
-            self.make_durable(self.control.appended())?;
             if !self.begin_fold(&mut job)? {
-                self.behind.store(0, Ordering::Relaxed);
                 return Ok(false);
             }
         }
@@ -161,18 +184,23 @@ fn run(maintenance: &Maintenance, store: &Weak<Store>) {
     }
     loop {
         {
-            let mut turn = maintenance.turn.lock();
-            if !turn.wanted {
+            let mut turn = maintenance.turn();
+            if turn.behind == 0 {
+                let waited = maintenance.wanted.wait_timeout(turn, LINGER);
+                turn = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if turn.behind == 0 {
                 turn.running = false;
                 return;
             }
-            turn.wanted = false;
+            turn.behind = 0;
+            maintenance.progress.notify_all();
         }
         loop {
             let _step = maintenance.step.lock();
             // Dropped before the step is over, and so closed if nobody else holds it.
             let Some(store) = store.upgrade() else {
-                maintenance.turn.lock().running = false;
+                maintenance.turn().running = false;
                 return;
             };
             let stepped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| store.maintain_step()));

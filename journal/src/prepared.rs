@@ -113,7 +113,7 @@ pub(crate) fn resolve(disk: &dyn Disk, path: &Path, side: &Path, tail: &mut Tail
         segment.file.write_at(&[0; crate::format::COMMIT_RECORD_LEN], at).at(here)?;
     }
     // The outcome is on the disk before the marker goes.
-    segment.sync(disk)?;
+    segment.sync()?;
     remove_marker(disk, path)?;
     Ok(committed)
 }

@@ -1,13 +1,14 @@
 //! Opening a store that nobody else has open: the recovery table of FORMAT.md. Each row is cited
 //! where it is decided.
 
-use crate::disk::Disk;
+use crate::disk::How;
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Mark, Name, Superblock};
 use crate::lsn::Lsn;
+use crate::segment::Segment;
 use crate::state::{Counters, State, page_size_of, size_of};
 use crate::store::{
-    Images, MARK_BYTE, Opening, Recovered, Tail, advance, base_header, lost_segment, read_superblock_slots,
+    Images, MARK_BYTE, Opening, Recovered, Tail, advance, base_header, read_superblock_slots,
     write_superblock,
 };
 
@@ -63,12 +64,8 @@ impl Opening<'_> {
         let head = tail.index.applied();
         // The base's entries were there before it, and those that history was given up for.
         let durable = block.durable.max(block.base.lsn).max(block.history);
-        if let Some((number, reason)) = lost_segment(self.disk, self.side, &tail)? {
-            // It may never have reached the disk, but then none behind it did.
-            if head < durable || self.largest_segment()? > number {
-                return Err(reason); // R14
-            }
-        }
+        // What segments behind a damaged place say counts as well.
+        let durable = if marked { durable.max(self.claimed(&block)?) } else { durable };
         if head < durable {
             return Err(Error::new(
                 Code::Damaged,
@@ -110,9 +107,28 @@ impl Opening<'_> {
             block.lineage = last.lineage;
             block.first_segment = last.number;
         }
+        for segment in tail.index.segments() {
+            segment.restore_header()?; // R14
+        }
         self.harden(&mut block, torn || taken_over, &tail)?; // R15
         self.clean(&block, &tail)?; // R16, R17
         Ok(Recovered { block, tail, marked })
+    }
+
+    /// Newest LSN of which a segment's header says that it was on the disk.
+    fn claimed(&self, block: &Superblock) -> Result<Lsn> {
+        let mut claimed = Lsn::ZERO;
+        for name in self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))? {
+            let Some(Name::Segment(number)) = Name::parse(&name) else { continue };
+            match Segment::open(self.disk, self.side.join(&name), How::Read) {
+                Ok(segment) if segment.header.number == number && segment.header.lineage == block.lineage => {
+                    claimed = claimed.max(segment.header.durable);
+                }
+                Err(e) if !matches!(e.code(), Code::Damaged | Code::Format) => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(claimed)
     }
 
     fn refuse(&self, code: Code, what: &str) -> Error {
@@ -124,7 +140,7 @@ impl Opening<'_> {
     fn harden(&self, block: &mut Superblock, torn: bool, tail: &Tail) -> Result<()> {
         let head = tail.index.applied();
         if head > block.durable {
-            rewrite(self.disk, tail, block.durable, head)?;
+            rewrite(tail, block.durable, head)?;
             block.durable = head;
         } else if !torn {
             return Ok(());
@@ -230,7 +246,7 @@ impl Opening<'_> {
 }
 
 /// Writes the entries behind `durable`, up to `head`, once more, and syncs their segments.
-pub(crate) fn rewrite(disk: &dyn Disk, tail: &Tail, durable: Lsn, head: Lsn) -> Result<()> {
+pub(crate) fn rewrite(tail: &Tail, durable: Lsn, head: Lsn) -> Result<()> {
     let index = &tail.index;
     let mut from = index.entry_count();
     while from > 0 && index.entry(from - 1).range.last > durable {
@@ -253,7 +269,7 @@ pub(crate) fn rewrite(disk: &dyn Disk, tail: &Tail, durable: Lsn, head: Lsn) -> 
         }
     }
     for segment in index.unsynced(durable, head) {
-        segment.sync(disk)?;
+        segment.sync()?;
     }
     Ok(())
 }

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use crate::disk::{Disk, File, How};
 use crate::error::{At, Code, Error, Result};
 use crate::format::{
     COMMIT_RECORD_LEN, CommitRecord, EntryHeader, HEADER_LEN, ROW_LEN, Row, SEGMENT_HEADER_LEN,
-    SegmentHeader, SegmentKind, find_annotation,
+    SegmentHeader, find_annotation,
 };
 use crate::hash::page_hash;
 use crate::state::lock_page;
@@ -20,16 +20,17 @@ const TABLE_LIMIT: u64 = 1 << 37;
 /// Images begin at multiples of this many bytes.
 const IMAGE_ALIGN: u64 = 8;
 
-/// Bytes of a new segment that are written at a time.
-const FILL: usize = 256 << 10;
-
 /// An open segment.
 pub(crate) struct Segment {
     pub header: SegmentHeader,
     pub file: Arc<dyn File>,
     pub path: PathBuf,
-    /// True once its header and its name are known to be on the disk.
-    anchored: AtomicBool,
+    /// The header isn't in the file.
+    assumed: bool,
+    /// Its bytes are on their way to the disk.
+    pub under_way: AtomicBool,
+    /// The journal doesn't go through it any more, and this process has seen to its file.
+    pub gone: AtomicBool,
 }
 
 /// An entry whose record was found and whose checksum is right.
@@ -57,18 +58,19 @@ pub(crate) fn rows(table: &[u8], count: u32) -> impl Iterator<Item = Row> + '_ {
     table.chunks_exact(ROW_LEN).take(count as usize).map(Row::decode)
 }
 
-/// Lengthens `file` to `capacity` and writes zeros to it from `at` on. A commit that overwrites what is
-/// there is cheaper than one that extends it: no block is allocated, and an fsync has no metadata to
-/// write.
-pub(crate) fn fill(file: &dyn File, mut at: u64, capacity: u64) -> std::io::Result<()> {
-    file.allocate(capacity)?;
-    let zeros = vec![0; FILL];
-    while at < capacity {
-        let part = (capacity - at).min(FILL as u64) as usize;
-        file.write_at(&zeros[..part], at)?;
-        at += part as u64;
+fn read_header(file: &dyn File, path: &Path) -> Result<SegmentHeader> {
+    let mut bytes = [0; SEGMENT_HEADER_LEN];
+    file.read_at(&mut bytes, 0).at(|| format!("reading {}", path.display()))?;
+    SegmentHeader::decode(&bytes)
+        .map_err(|e| Error::new(e.code(), format!("{}: {}", path.display(), e.text())))
+}
+
+/// Makes the name of a file durable.
+fn sync_name(disk: &dyn Disk, path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(folder) => disk.sync_dir(folder).at(|| format!("syncing {}", folder.display())),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// True if the rows are in order of their pages, each page once, none above the size and none of
@@ -93,79 +95,89 @@ fn rows_are_right(header: &EntryHeader, table: &[u8]) -> bool {
 impl Segment {
     /// Creates the file with its header and `capacity` bytes, durably.
     pub fn create(disk: &dyn Disk, path: PathBuf, header: SegmentHeader, capacity: u64) -> Result<Segment> {
-        let segment = Segment::create_loose(disk, path, header, capacity)?;
-        segment.anchor(disk)?;
-        Ok(segment)
-    }
-
-    /// The same, but not on the disk before it is anchored.
-    pub fn create_loose(
-        disk: &dyn Disk,
-        path: PathBuf,
-        header: SegmentHeader,
-        capacity: u64,
-    ) -> Result<Segment> {
         let file = disk.open(&path, How::Create).at(|| format!("creating {}", path.display()))?;
         // What an interrupted creation may have left isn't worth keeping.
         let made = file.set_len(0).and_then(|()| {
-            if header.kind == SegmentKind::Journal {
-                fill(&*file, SEGMENT_HEADER_LEN as u64, capacity)?;
-            } else {
-                file.allocate(capacity)?;
-            }
-            file.write_at(&header.encode(), 0)
+            file.allocate(capacity)?;
+            file.write_at(&header.encode(), 0)?;
+            file.sync()
         });
         made.at(|| format!("writing {}", path.display()))?;
-        Ok(Segment { header, file, path, anchored: AtomicBool::new(false) })
+        sync_name(disk, &path)?;
+        Ok(Segment {
+            header,
+            file,
+            path,
+            assumed: false,
+            under_way: AtomicBool::default(),
+            gone: AtomicBool::default(),
+        })
     }
 
-    /// Makes a file that a segment was in before into this one, which isn't on the disk before it is
-    /// anchored. `None` if somebody else took the file.
-    pub fn reuse(
-        disk: &dyn Disk,
-        file: Arc<dyn File>,
-        from: &Path,
-        path: PathBuf,
-        header: SegmentHeader,
-    ) -> Result<Option<Segment>> {
-        match disk.rename(from, &path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            other => other.at(|| format!("renaming {}", from.display()))?,
-        }
+    /// Makes a file, whose name is durable, into the segment that goes on from another. The header need
+    /// not reach the disk before what is behind it does.
+    pub fn begin(file: Arc<dyn File>, path: PathBuf, header: SegmentHeader) -> Result<Segment> {
         file.write_at(&header.encode(), 0).at(|| format!("writing {}", path.display()))?;
-        Ok(Some(Segment { header, file, path, anchored: AtomicBool::new(false) }))
-    }
-
-    /// Makes sure that what the file holds by now is on the disk, under its name.
-    pub fn anchor(&self, disk: &dyn Disk) -> Result<()> {
-        if self.anchored.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.file.sync().at(|| format!("syncing {}", self.path.display()))?;
-        if let Some(folder) = self.path.parent() {
-            disk.sync_dir(folder).at(|| format!("syncing {}", folder.display()))?;
-        }
-        self.anchored.store(true, Ordering::Release);
-        Ok(())
+        Ok(Segment {
+            header,
+            file,
+            path,
+            assumed: false,
+            under_way: AtomicBool::default(),
+            gone: AtomicBool::default(),
+        })
     }
 
     /// Makes everything in it durable.
-    pub fn sync(&self, disk: &dyn Disk) -> Result<()> {
-        if self.anchored.load(Ordering::Acquire) {
-            self.file.sync().at(|| format!("syncing {}", self.path.display()))
-        } else {
-            self.anchor(disk)
-        }
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync().at(|| format!("syncing {}", self.path.display()))
     }
 
     /// Opens one that exists.
     pub fn open(disk: &dyn Disk, path: PathBuf, how: How) -> Result<Segment> {
         let file = disk.open(&path, how).at(|| format!("opening {}", path.display()))?;
-        let mut bytes = [0; SEGMENT_HEADER_LEN];
-        file.read_at(&mut bytes, 0).at(|| format!("reading {}", path.display()))?;
-        let header = SegmentHeader::decode(&bytes)
-            .map_err(|e| Error::new(e.code(), format!("{}: {}", path.display(), e.text())))?;
-        Ok(Segment { header, file, path, anchored: AtomicBool::new(false) })
+        let header = read_header(&*file, &path)?;
+        Ok(Segment {
+            header,
+            file,
+            path,
+            assumed: false,
+            under_way: AtomicBool::default(),
+            gone: AtomicBool::default(),
+        })
+    }
+
+    /// Opens the one that a seal leads to. What is to be in its header follows from that; where the file
+    /// says something else, it never reached the disk, or was damaged.
+    pub fn open_next(disk: &dyn Disk, path: PathBuf, expected: SegmentHeader) -> Result<Segment> {
+        let file = disk.open(&path, How::Write).at(|| format!("opening {}", path.display()))?;
+        match read_header(&*file, &path) {
+            Ok(header) if header.continues_as(&expected) => Ok(Segment {
+                header,
+                file,
+                path,
+                assumed: false,
+                under_way: AtomicBool::default(),
+                gone: AtomicBool::default(),
+            }),
+            Err(e) if e.code() != Code::Damaged => Err(e),
+            _ => Ok(Segment {
+                header: expected,
+                file,
+                path,
+                assumed: true,
+                under_way: AtomicBool::default(),
+                gone: AtomicBool::default(),
+            }),
+        }
+    }
+
+    /// Writes its header if it isn't in the file.
+    pub fn restore_header(&self) -> Result<()> {
+        if !self.assumed {
+            return Ok(());
+        }
+        self.file.write_at(&self.header.encode(), 0).at(|| format!("writing {}", self.path.display()))
     }
 
     /// `len` bytes at `offset`, copied only where the disk can't map.

@@ -7,6 +7,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::disk::{File, How};
 use crate::error::{At, Result};
@@ -16,10 +17,16 @@ use crate::segment::Segment;
 use crate::store::Store;
 
 /// Spare segments that one process keeps.
-const MOST: usize = 8;
+const MOST: usize = 24;
+
+/// Segments that are made ready before the journal comes to them.
+const READY: usize = 6;
 
 /// Bytes that a segment may surely have.
 const LONG: u64 = 1 << 20;
+
+/// Bytes of a new segment that are written at a time.
+const FILL: usize = 256 << 10;
 
 /// A segment to be written again.
 pub(crate) struct Spare {
@@ -29,10 +36,34 @@ pub(crate) struct Spare {
     retired: Lsn,
 }
 
+/// A file that the journal can go on in: its name is that of a segment, and on the disk.
+pub(crate) struct Ready {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    number: u32,
+    /// Nothing was in it before.
+    new: bool,
+}
+
+/// Writes zeros over the whole of a new file.
+fn fill(file: &dyn File, len: u64) -> std::io::Result<()> {
+    let zeros = vec![0; FILL];
+    let mut at = 0;
+    while at < len {
+        let part = (len - at).min(FILL as u64) as usize;
+        file.write_at(&zeros[..part], at)?;
+        at += part as u64;
+    }
+    Ok(())
+}
+
 impl Store {
     /// Keeps a segment that nobody needs but readers of snapshots up to now; false if there are
     /// enough, or it is of an odd size.
     pub(crate) fn retire(&self, segment: &Segment) -> Result<bool> {
+        if segment.gone.swap(true, Ordering::Relaxed) {
+            return Ok(true);
+        }
         let len = segment.file.len().at(|| format!("reading {}", segment.path.display()))?;
         let usual = self.options.segment_bytes..=self.options.segment_bytes.saturating_mul(2).max(LONG);
         let mut spares = self.spares.lock();
@@ -50,49 +81,94 @@ impl Store {
         Ok(true)
     }
 
-    /// Makes a spare segment if there is none, so that no commit has to wait for that. Its blocks are
-    /// written: they can then be written again without a change of the file's metadata.
-    pub(crate) fn stock_spare(&self) -> Result<()> {
-        if self.unpinned_spare(|_| ())?.is_some() {
+    /// Readies the segments that the journal goes on in next, so that no commit has to wait for that.
+    pub(crate) fn ready_next(&self) -> Result<()> {
+        let have = self.ready.lock().len();
+        if have > READY / 2 {
             return Ok(());
         }
-        let path = self.file_path(Name::Spare(self.control.next_segment()?, Lsn::ZERO));
-        let here = || format!("writing {}", path.display());
-        let file = self.disk.open(&path, How::Create).at(here)?;
-        self.disk.copy_owner(&self.path, &path).at(|| "setting a segment's owner".into())?;
-        crate::segment::fill(&*file, 0, self.options.segment_bytes).and_then(|()| file.sync()).at(here)?;
-        self.spares.lock().insert(0, Spare { file, path, retired: Lsn::ZERO });
+        let mut made = Vec::new();
+        while have + made.len() < READY {
+            let Some(next) = self.recycled()? else { break };
+            made.push(next);
+        }
+        if made.is_empty() {
+            made.push(self.created()?);
+        }
+        self.sync_side()?;
+        for next in made {
+            let here = || format!("writing {}", next.path.display());
+            if next.new {
+                // In large pieces, which the system then keeps as such.
+                fill(&*next.file, self.options.segment_bytes).at(here)?;
+            }
+            if self.seldom_synced.load(Ordering::Relaxed) {
+                next.file.warm();
+            } else if next.new {
+                // Commits that are synced overwrite blocks that have been written, without a change of metadata.
+                next.file.sync().at(here)?;
+            }
+            self.ready.lock().push_back(next);
+        }
         Ok(())
     }
 
-    /// A segment with this header, in a file that was one before or in a new one. It isn't on the
-    /// disk before it is anchored.
-    pub(crate) fn fresh_segment(&self, header: SegmentHeader) -> Result<Segment> {
-        let path = self.file_path(Name::Segment(header.number));
-        while let Some(spare) = self.unpinned_spare(|spares| spares.remove(0))? {
-            let made = Segment::reuse(&*self.disk, spare.file, &spare.path, path.clone(), header)?;
-            if let Some(segment) = made {
-                return Ok(segment);
+    /// The segment that the journal goes on in, with the header that `header` makes for its number. Its
+    /// name is on the disk, the rest need not be.
+    pub(crate) fn next_segment(&self, header: impl FnOnce(u32) -> SegmentHeader) -> Result<Segment> {
+        let ready = self.ready.lock().pop_front();
+        let Ready { file, path, number, .. } = match ready {
+            Some(ready) => ready,
+            None => {
+                let made = match self.recycled()? {
+                    Some(recycled) => recycled,
+                    None => self.created()?,
+                };
+                self.sync_side()?;
+                made
             }
-        }
-        let segment = Segment::create_loose(&*self.disk, path, header, self.options.segment_bytes)?;
-        self.disk.copy_owner(&self.path, &segment.path).at(|| "setting a segment's owner".into())?;
-        Ok(segment)
+        };
+        Segment::begin(file, path, header(number))
     }
 
-    /// Removes the spare segments of this process; with `all`, also those that others left.
-    pub(crate) fn drop_spares(&self, all: bool) -> Result<()> {
-        let mut paths: Vec<PathBuf> = self.spares.lock().drain(..).map(|spare| spare.path).collect();
-        if all {
-            let names = self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))?;
-            paths = names
-                .iter()
-                .filter(|name| matches!(Name::parse(name), Some(Name::Spare(..))))
-                .map(|name| self.side.join(name))
-                .collect();
+    fn sync_side(&self) -> Result<()> {
+        self.disk.sync_dir(&self.side).at(|| format!("syncing {}", self.side.display()))
+    }
+
+    /// A file that was a segment before, with the name of a new one; that isn't on the disk yet.
+    fn recycled(&self) -> Result<Option<Ready>> {
+        while let Some(spare) = self.unpinned_spare(|spares| spares.remove(0))? {
+            let number = self.control.next_segment()?;
+            let path = self.file_path(Name::Segment(number));
+            match self.disk.rename(&spare.path, &path) {
+                // Somebody else took it.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e).at(|| format!("renaming {}", spare.path.display())),
+                Ok(()) => return Ok(Some(Ready { file: spare.file, path, number, new: false })),
+            }
         }
-        for path in paths {
-            self.disk.remove(&path).at(|| format!("removing {}", path.display()))?;
+        Ok(None)
+    }
+
+    /// A new file with the name of a new segment; that isn't on the disk yet.
+    fn created(&self) -> Result<Ready> {
+        let number = self.control.next_segment()?;
+        let path = self.file_path(Name::Segment(number));
+        let here = || format!("writing {}", path.display());
+        let file = self.disk.open(&path, How::Create).at(here)?;
+        file.set_len(0).and_then(|()| file.allocate(self.options.segment_bytes)).at(here)?;
+        self.disk.copy_owner(&self.path, &path).at(|| "setting a segment's owner".into())?;
+        Ok(Ready { file, path, number, new: true })
+    }
+
+    /// Removes the segments that this process has ready or to spare.
+    pub(crate) fn drop_spares(&self) -> Result<()> {
+        let ready: Vec<PathBuf> = self.ready.lock().drain(..).map(|ready| ready.path).collect();
+        for path in ready.into_iter().chain(self.spares.lock().drain(..).map(|spare| spare.path)) {
+            match self.disk.remove(&path) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.at(|| format!("removing {}", path.display()))?,
+            }
         }
         Ok(())
     }

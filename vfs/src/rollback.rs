@@ -2,7 +2,7 @@
 //!
 //! SQLite's pager, in rollback mode, writes the image that a page had before the transaction to the `-journal` file.
 //! The store still has that image, in the snapshot that the transaction started from, so this file keeps headers, page
-//! numbers and checksums, and a reference where an image is what the snapshot has:
+//! numbers and checksums, and, once it holds some images, a reference where an image is what the snapshot has:
 //!
 //! ```text
 //! the pager's file   | header, 512 | number, image, checksum | number, image, checksum | number, image*, checksum |
@@ -58,6 +58,9 @@ const COUNTED: usize = 12;
 const AROUND: u64 = 8;
 /// Byte of the database that is never in a page; a record of its page is a super-journal's name.
 const LOCK_BYTE: u64 = 0x4000_0000;
+/// Bytes that are kept before it is asked whether the snapshot has them too: a copy of a short transaction's images
+/// costs less than finding and comparing the snapshot's.
+const EAGER: usize = 64 << 10;
 /// Capacity that survives a transaction, in pieces and in bytes.
 const KEPT: (usize, usize) = (1024, 128 << 10);
 
@@ -106,7 +109,6 @@ fn record_len(size: u32) -> u64 {
 }
 
 /// The rollback journal of one connection: a sparse file in memory that refers to the snapshot for unchanged images.
-#[derive(Default)]
 pub struct RollbackJournal {
     pieces: Vec<Piece>,
     heap: Vec<u8>,
@@ -119,13 +121,28 @@ pub struct RollbackJournal {
     live: bool,
     /// Finalised by zeroing the header (PERSIST; locking_mode=EXCLUSIVE).
     zeroed: bool,
+    /// [`EAGER`], but for tests.
+    eager: usize,
 }
 
 #[allow(clippy::len_without_is_empty, reason = "SQLite asks for the size only")]
 impl RollbackJournal {
     /// An empty journal, which allocates nothing before it is written.
     pub fn new() -> RollbackJournal {
-        RollbackJournal::default()
+        RollbackJournal::with_eager(EAGER)
+    }
+
+    fn with_eager(eager: usize) -> RollbackJournal {
+        RollbackJournal {
+            pieces: Vec::new(),
+            heap: Vec::new(),
+            len: 0,
+            seen: None,
+            just_synced: false,
+            live: false,
+            zeroed: false,
+            eager,
+        }
     }
 
     /// Starts a transaction, or ends one: empties the file, so that nothing refers to the snapshot any more, and
@@ -148,7 +165,7 @@ impl RollbackJournal {
         let i = self.find(offset);
         if i == self.pieces.len() {
             match self.page_before(offset, buf.len()) {
-                Some(page) if before.same(page, buf) => self.push_record(buf.len() as u32),
+                Some(page) if self.heap.len() >= self.eager && before.same(page, buf) => self.push_record(buf.len() as u32),
                 _ => {
                     let piece = self.store(buf, offset);
                     self.push(piece);
@@ -437,7 +454,7 @@ mod tests {
     /// True if the journal and a vector had the same bytes throughout a random sequence; counts pieces of the snapshot.
     fn agrees(seed: u64, lies: bool, references: &mut usize) -> bool {
         let (pages, mut random) = (Pages::new(lies), Random(seed));
-        let (mut journal, mut file, mut zeroed, mut agree) = (RollbackJournal::new(), vec![], false, true);
+        let (mut journal, mut file, mut zeroed, mut agree) = (RollbackJournal::with_eager(0), vec![], false, true);
         for _ in 0..400 {
             let (len, mut writes) = (file.len(), Vec::new());
             match random.below(23) {
@@ -501,7 +518,7 @@ mod tests {
     /// even if it is as long as an image and a snapshot vouches for it. A page that can't be read any more is an error.
     #[test]
     fn keeps_what_is_not_the_snapshots() {
-        let (honest, lying, mut journal) = (Pages::new(false), Pages::new(true), RollbackJournal::new());
+        let (honest, lying, mut journal) = (Pages::new(false), Pages::new(true), RollbackJournal::with_eager(0));
         header(&mut journal, &honest);
         record(&mut journal, &honest, 3, &[5; 512]);
         record(&mut journal, &honest, 99, &[6; 512]);
@@ -518,7 +535,7 @@ mod tests {
     #[test]
     fn nothing_is_read_through_a_newer_snapshot() {
         let (old, new, mut journal) =
-            (Pages::new(false), Pages(vec![9; 512 * 9], false), RollbackJournal::new());
+            (Pages::new(false), Pages(vec![9; 512 * 9], false), RollbackJournal::with_eager(0));
         for begin in [true, false] {
             header(&mut journal, &old);
             (1..4).for_each(|page| record(&mut journal, &old, page, old.image(page)));
@@ -568,7 +585,7 @@ mod tests {
     /// Trap 7, also without `begin`, as after a rollback in locking_mode=EXCLUSIVE.
     #[test]
     fn tells_the_level() {
-        let mut journal = RollbackJournal::new();
+        let mut journal = RollbackJournal::with_eager(0);
         for case in 0..4 * 4 * 3 * 2 * 2 {
             let level = [Level::Off, Level::Extra, Level::Normal, Level::Full][case % 4];
             let seen = transaction(&mut journal, level, (case / 4 % 4, case / 16 % 3, case / 48 % 2 == 1));
@@ -581,7 +598,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let (pages, mut journal) = (Pages::new(false), RollbackJournal::new());
+        let (pages, mut journal) = (Pages::new(false), RollbackJournal::with_eager(0));
         let memory = |j: &RollbackJournal| j.pieces.capacity() * size_of::<Piece>() + j.heap.capacity();
         let mut steady = 0;
         for turn in 0..1000 {

@@ -1,7 +1,7 @@
-//! Shared file mappings, futexes and the fork hook: the only `unsafe` code of this crate.
+//! Shared file mappings, futexes and the fork hook: with [`warm`](super::warm) the only `unsafe` code of this crate.
 //!
 //! ```text
-//!   Windows      a file's bytes, mapped piece by piece: File::slice, and writing without a call
+//!   Windows      a file's bytes, mapped piece by piece: File::slice
 //!   SharedWords  an array of atomics that all processes see: Disk::words
 //!   at_fork      registration of handlers with the C library
 //! ```
@@ -13,8 +13,6 @@
 //! 1. A mapping lives, at one address, as long as the `Windows` or `SharedWords` that owns it.
 //! 2. `known` never exceeds the file's length, unless others shorten it: it only grows from `fstat`
 //!    and only under `resize`, and is lowered, under `resize`, before the file is.
-//! 3. `solid` never exceeds what `fallocate` has reserved, on a file system that overwrites in
-//!    place, so that touching a page below it needs no space. It is lowered like `known`.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -48,12 +46,8 @@ pub(super) struct Windows {
     /// Bytes from one window's start to the next's, a power of two; `None` if this file isn't to be
     /// mapped.
     size: Option<NonZeroU64>,
-    /// Mapped for writing too, which needs a descriptor that was opened so.
-    writable: bool,
     /// Length of the file in bytes when it was last asked for (invariant 2).
     known: AtomicU64,
-    /// Bytes from the start that can be written through the mapping (invariant 3).
-    solid: AtomicU64,
     /// Bytes from the start that are reserved. Held while the length changes or is learned.
     resize: Mutex<Reserved>,
     /// Empty until used; a window that couldn't be mapped stays `None`.
@@ -66,22 +60,18 @@ struct Reserved {
     bytes: u64,
     /// True once the file system has said that it can't.
     unsupported: bool,
-    /// Whether the file system overwrites reserved blocks in place; `None` until asked.
-    in_place: Option<bool>,
 }
 
 impl Windows {
     /// Windows of `size` bytes, a power of two of [`MEMORY_PAGE`] or more; with `None` nothing is
-    /// ever mapped. `writable` says that the descriptor given to the other functions is.
-    pub(super) fn new(size: Option<NonZeroU64>, writable: bool) -> Windows {
+    /// ever mapped.
+    pub(super) fn new(size: Option<NonZeroU64>) -> Windows {
         if let Some(size) = size {
             assert!(size.is_power_of_two() && size.get() >= MEMORY_PAGE, "windows start at memory pages");
         }
         Windows {
             size,
-            writable,
             known: AtomicU64::new(0),
-            solid: AtomicU64::new(0),
             resize: Mutex::new(Reserved::default()),
             groups: [const { OnceLock::new() }; FANOUT],
         }
@@ -106,26 +96,6 @@ impl Windows {
         Some(unsafe { std::slice::from_raw_parts(map.as_ptr().add(at), len) })
     }
 
-    /// Copies `buf` to `offset` through the mapping. False, with nothing done, where that isn't
-    /// certain to find space.
-    #[inline]
-    pub(super) fn write(&self, file: &File, buf: &[u8], offset: u64) -> bool {
-        let (Some(size), Some(end)) = (self.size, offset.checked_add(buf.len() as u64)) else {
-            return false;
-        };
-        if end > self.solid.load(Ordering::Acquire) {
-            return false;
-        }
-        let Some((map, at)) = self.window(size, file, offset, end) else {
-            return false;
-        };
-        // SAFETY: `solid` is above 0 only for writable mappings; `window` has checked that
-        // `at + buf.len()` lies in this one, which lives as long as `self` (1). The file reaches
-        // that far and has its blocks (3). `ptr::copy` allows `buf` to be a slice of this mapping.
-        unsafe { std::ptr::copy(buf.as_ptr(), map.as_mut_ptr().add(at), buf.len()) };
-        true
-    }
-
     /// Reserves space up to `len` bytes, and lengthens the file to that. On a file system that
     /// can't reserve it only lengthens.
     pub(super) fn allocate(&self, file: &File, len: u64) -> io::Result<()> {
@@ -136,10 +106,6 @@ impl Windows {
         if !reserved.unsupported {
             if fallocate(file, reserved.bytes, len - reserved.bytes)? {
                 reserved.bytes = len;
-                let in_place = *reserved.in_place.get_or_insert_with(|| overwrites_in_place(file));
-                if self.writable && in_place {
-                    self.solid.store(len, Ordering::Release);
-                }
                 return Ok(());
             }
             reserved.unsupported = true;
@@ -155,7 +121,6 @@ impl Windows {
         let mut reserved = self.resize.lock();
         // The marks first: after the call they would promise pages that are gone.
         self.known.fetch_min(len, Ordering::AcqRel);
-        self.solid.fetch_min(len, Ordering::AcqRel);
         reserved.bytes = reserved.bytes.min(len);
         file.set_len(len)
     }
@@ -193,8 +158,7 @@ impl Windows {
         let len = usize::try_from(size.get() + OVERLAP).ok()?;
         let mut options = MmapOptions::new();
         options.offset(start).len(len);
-        let map = if self.writable { options.map_raw(file) } else { options.map_raw_read_only(file) };
-        map.ok()
+        options.map_raw_read_only(file).ok()
     }
 }
 
@@ -228,11 +192,24 @@ fn fallocate(_file: &File, _offset: u64, _len: u64) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Begins to write a file's bytes to the disk, without waiting for them.
+#[cfg(target_os = "linux")]
+pub(super) fn begin_sync(file: &File) {
+    use std::os::fd::AsRawFd;
+
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed. A failure
+    // is one that the sync later reports.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn begin_sync(_file: &File) {}
+
 /// True for file systems where a block, once reserved, is overwritten where it is. One that copies
 /// on write may find the disk full at any page, which a mapping answers with SIGBUS; so may XFS
 /// after a copy that shares extents, and nobody knows what is below an overlay.
 #[cfg(target_os = "linux")]
-fn overwrites_in_place(file: &File) -> bool {
+pub(super) fn overwrites_in_place(file: &File) -> bool {
     use nix::sys::statfs;
 
     statfs::fstatfs(file).is_ok_and(|fs| {
@@ -243,7 +220,7 @@ fn overwrites_in_place(file: &File) -> bool {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn overwrites_in_place(_file: &File) -> bool {
+pub(super) fn overwrites_in_place(_file: &File) -> bool {
     false
 }
 

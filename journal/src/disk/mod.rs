@@ -11,6 +11,7 @@
 mod mmap;
 mod real;
 mod sim;
+mod warm;
 
 use std::io;
 use std::path::Path;
@@ -131,6 +132,14 @@ pub trait File: Send + Sync {
 
     /// Makes every byte written before, by whomever, and the length, durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// Begins to put what was written on the disk, so that a [`File::sync`] later has less to wait for.
+    /// Promises nothing.
+    fn begin_sync(&self) {}
+
+    /// Makes writes to what the file has by now cheap, until the next [`File::sync`]. Takes its time, and
+    /// promises nothing.
+    fn warm(&self) {}
 
     /// The bytes `offset..offset + len` without copying them, with [`SLICE_SLACK`] readable bytes
     /// behind; `None` where this disk can't (the caller reads instead). The caller promises that

@@ -2,16 +2,13 @@
 //!
 //! ```text
 //!   RealDisk ─► RealFile ─┬─ Handle    descriptors, OFD locks; forgotten by a forked child
-//!                │        └─ Windows   mappings (the only unsafe part)
+//!                │        ├─ Windows   mappings to read
+//!                │        └─ Warm      a mapping to write (both unsafe inside)
 //!                └─ open_kept ─► kept: descriptors that are parked instead of closed
 //! ```
 //!
-//! Reads are slices of mapped windows. Writes to reserved space of a file that hasn't been synced
-//! for a while are copies into them; the others are system calls. Measured on ext4, Linux 6.18, an
-//! append of 600 bytes to a recycled segment: 3 us with `pwrite` and 0.05 us mapped; but with an
-//! fsync after each 5 us and 15 us, and the fsync itself 101 us and 478 us, because the first touch
-//! of each page after an fsync is a fault, and dirties as much as the page cache holds in one piece.
-//! The break-even was at about a hundred appends to an fsync.
+//! Reads are slices of mapped windows. Writes to a file that was warmed, and not synced since, are
+//! copies into memory; the others are system calls.
 
 mod descriptor;
 mod handle;
@@ -25,11 +22,12 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use self::handle::Handle;
-use super::mmap::{SharedWords, Windows};
+use super::mmap::{SharedWords, Windows, overwrites_in_place};
+use super::warm::Warm;
 use super::{Disk, File, How, Identity, LockKind, Words};
 
 pub use self::descriptor::fork_generation;
@@ -37,9 +35,6 @@ pub use self::descriptor::fork_generation;
 /// Bytes of a window of a segment, and of the base.
 const WINDOW: u64 = 16 << 20;
 const KEPT_WINDOW: u64 = 1 << 30;
-
-/// Writes since the last sync after which they go through the mapping.
-const MAPPED_AFTER: u32 = u32::MAX;
 
 /// The files of this machine. All disks are the same one, whatever their settings.
 ///
@@ -50,7 +45,6 @@ pub struct RealDisk {
     mapping: bool,
     window: u64,
     kept_window: u64,
-    mapped_after: u32,
 }
 
 impl RealDisk {
@@ -62,20 +56,19 @@ impl RealDisk {
     /// A disk that, without `mapping`, copies every byte through system calls: [`File::slice`] is
     /// always `None`. [`Disk::words`] are mapped all the same.
     pub fn with_mapping(mapping: bool) -> RealDisk {
-        RealDisk { mapping, window: WINDOW, kept_window: KEPT_WINDOW, mapped_after: MAPPED_AFTER }
+        RealDisk { mapping, window: WINDOW, kept_window: KEPT_WINDOW }
     }
 
     fn file(&self, handle: Arc<Handle>, how: How, kept: bool) -> RealFile {
         let window = if kept { self.kept_window } else { self.window };
         let writable = how != How::Read;
         RealFile {
-            // The base is written by folds alone, and a stray pointer of the host shouldn't reach it.
-            windows: Windows::new(NonZeroU64::new(window).filter(|_| self.mapping), writable && !kept),
+            windows: Windows::new(NonZeroU64::new(window).filter(|_| self.mapping)),
             handle,
             kept,
+            mapping: self.mapping,
             writable,
-            mapped_after: self.mapped_after,
-            unsynced: AtomicU32::new(0),
+            warm: Warm::default(),
         }
     }
 }
@@ -133,7 +126,7 @@ impl Disk for RealDisk {
         let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
         let len = (count as u64).checked_mul(8).ok_or(io::ErrorKind::InvalidInput)?;
         // Reserved, so that storing a word can't find the disk full.
-        Windows::new(None, true).allocate(&file, len)?;
+        Windows::new(None).allocate(&file, len)?;
         // The mapping outlives the descriptor. Nobody locks through it.
         Ok(Arc::new(SharedWords::map(&file, count)?))
     }
@@ -198,11 +191,10 @@ struct RealFile {
     windows: Windows,
     handle: Arc<Handle>,
     kept: bool,
+    mapping: bool,
     /// False for [`How::Read`], although a parked descriptor may be able to do more.
     writable: bool,
-    mapped_after: u32,
-    /// Writes since the last sync by this file.
-    unsynced: AtomicU32,
+    warm: Warm,
 }
 
 impl RealFile {
@@ -234,11 +226,7 @@ impl File for RealFile {
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let file = self.writable()?;
-        let often = self.unsynced.fetch_add(1, Ordering::Relaxed) >= self.mapped_after;
-        if often && self.windows.write(file, buf, offset) {
-            return Ok(());
-        }
-        file.write_all_at(buf, offset)
+        if self.warm.write(buf, offset) { Ok(()) } else { file.write_all_at(buf, offset) }
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
@@ -246,14 +234,32 @@ impl File for RealFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.warm.cool();
         self.windows.set_len(self.writable()?, len)
     }
 
     fn sync(&self) -> io::Result<()> {
         let file = self.handle.data()?;
-        self.unsynced.store(0, Ordering::Relaxed);
+        self.warm.cool();
         // Covers what was written through mappings, also those of other processes.
         file.sync_data()
+    }
+
+    fn begin_sync(&self) {
+        if let Ok(file) = self.handle.data() {
+            self.warm.cool();
+            super::mmap::begin_sync(file);
+        }
+    }
+
+    fn warm(&self) {
+        let Ok(file) = self.writable() else { return };
+        let Ok(len) = self.len() else { return };
+        // Reserved by whoever made the file, but not by this process, perhaps.
+        let reserved = self.mapping && self.windows.allocate(file, len).is_ok();
+        if reserved && overwrites_in_place(file) {
+            self.warm.up(file, len);
+        }
     }
 
     #[inline]

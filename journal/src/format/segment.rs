@@ -36,6 +36,8 @@ pub struct SegmentHeader {
     pub chain: u64,
     /// Time of its creation in milliseconds since 1970.
     pub time: u64,
+    /// Newest LSN that was known to be on the disk then.
+    pub durable: Lsn,
 }
 
 impl SegmentHeader {
@@ -50,9 +52,16 @@ impl SegmentHeader {
         put(&mut out, 40, &self.first.get().to_le_bytes());
         put(&mut out, 48, &self.chain.to_le_bytes());
         put(&mut out, 56, &self.time.to_le_bytes());
+        put(&mut out, 64, &self.durable.get().to_le_bytes());
         let crc = crc32fast::hash(&out[..124]);
         put(&mut out, 124, &crc.to_le_bytes());
         out
+    }
+
+    /// True if it is what a seal leads to that asks for `expected`, whose times aren't known.
+    pub fn continues_as(&self, expected: &SegmentHeader) -> bool {
+        (self.kind, self.number, self.first, self.chain)
+            == (expected.kind, expected.number, expected.first, expected.chain)
     }
 
     /// Reads it back.
@@ -88,6 +97,7 @@ impl SegmentHeader {
             first: Lsn::new(u64_at(from, 40)),
             chain: u64_at(from, 48),
             time: u64_at(from, 56),
+            durable: Lsn::new(u64_at(from, 64)),
         })
     }
 }
@@ -105,6 +115,7 @@ mod tests {
             first: Lsn::new(77),
             chain: 5,
             time: 1,
+            durable: Lsn::new(70),
         };
         let good = header.encode();
         assert_eq!(SegmentHeader::decode(&good).unwrap(), header);

@@ -74,14 +74,14 @@ impl Session {
         store.make_durable_as(store.control.appended(), true)?;
         crate::prepared::put_marker(&*store.disk, &store.path, &super_journal)?;
         if let Some(segment) = store.tail.lock().index.predecessor(&overlay.segment, overlay.start) {
-            segment.sync(&*store.disk)?;
+            segment.sync()?;
         }
-        overlay.segment.sync(&*store.disk)?;
+        overlay.segment.sync()?;
         store.control.set_pending(true);
         prepared.decided_elsewhere = true;
         overlay
             .write_through(overlay.start + prepared.header.record(), &prepared.record.encode_prepared())?;
-        overlay.segment.sync(&*store.disk)
+        overlay.segment.sync()
     }
 
     /// Undoes what [`Session::sync_prepared`] did, so that the entry never counts.
@@ -92,7 +92,7 @@ impl Session {
         let overlay = self.overlay.as_ref().expect("something was prepared");
         let undone = overlay
             .write_through(overlay.start + prepared.header.record(), &[0; COMMIT_RECORD_LEN])
-            .and_then(|()| overlay.segment.sync(&*self.store.disk))
+            .and_then(|()| overlay.segment.sync())
             .and_then(|()| crate::prepared::remove_marker(&*self.store.disk, &self.store.path));
         if undone.is_err() {
             // It might count after a crash, though its transaction was rolled back.

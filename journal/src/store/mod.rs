@@ -15,6 +15,7 @@ mod superblock;
 mod tail;
 mod writer;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -31,7 +32,7 @@ use crate::index::Index;
 use crate::lsn::Lsn;
 use crate::maintenance::Maintenance;
 use crate::receive::Collected;
-use crate::spare::Spare;
+use crate::spare::{Ready, Spare};
 use crate::touched::Touched;
 
 use mark::SHARED_FIRST;
@@ -39,7 +40,7 @@ pub(crate) use mark::{MARK_BYTE, base_header};
 use opening::missing_side;
 pub(crate) use opening::{Opening, Recovered};
 pub(crate) use superblock::{read_superblock_slots, write_superblock};
-pub(crate) use tail::{Images, Tail, advance, follow_seal, images_are_sound, lost_segment, open_addressed};
+pub(crate) use tail::{Images, Tail, advance, follow_seal, images_are_sound, open_addressed};
 
 /// How a store is opened.
 #[derive(Clone)]
@@ -76,10 +77,13 @@ pub struct Store {
     superblock: Mutex<()>,
     /// Segments to be written again.
     pub(crate) spares: Mutex<Vec<Spare>>,
+    /// Segments that the journal goes on in next.
+    pub(crate) ready: Mutex<VecDeque<Ready>>,
+    /// Fsyncs of the journal since its segment was begun, and whether those of the one before were few.
+    pub(crate) flushes: AtomicU32,
+    pub(crate) seldom_synced: AtomicBool,
     /// True if the tail went on in a new segment since it was last asked whether a fold is due.
     pub(crate) rolled: AtomicBool,
-    /// Segments begun since nothing was left to be done.
-    pub(crate) behind: AtomicU32,
     pub(crate) maintenance: Arc<Maintenance>,
     /// Pages of the base whose hash was compared.
     pub(crate) touched: Touched,
@@ -192,9 +196,11 @@ impl Store {
             options,
             fold: Mutex::new(None),
             superblock: Mutex::new(()),
+            ready: Mutex::default(),
+            flushes: AtomicU32::new(0),
+            seldom_synced: AtomicBool::new(true),
             spares: Mutex::default(),
             rolled: AtomicBool::new(true),
-            behind: AtomicU32::new(0),
             maintenance: Arc::default(),
             touched: Touched::default(),
             collected: Mutex::new(None),
@@ -305,7 +311,7 @@ impl Store {
         let result = (|| {
             self.control.file().lock(Lock::Open)?;
             if !self.control.file().alone()? || self.control.poisoned() {
-                return self.drop_spares(false);
+                return self.drop_spares();
             }
             self.rest()
         })();

@@ -91,6 +91,7 @@ impl Opening<'_> {
             first: block.horizon.lsn.next(),
             chain: random()?,
             time: self.options.clock.now_ms(),
+            durable: block.durable,
         };
         let path = self.side.join(Name::Segment(header.number).to_string());
         let segment = Segment::create(self.disk, path, header, self.options.segment_bytes)?;

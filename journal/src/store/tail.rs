@@ -12,6 +12,9 @@ use crate::lsn::Lsn;
 use crate::segment::{Checked, Segment};
 use crate::store::Store;
 
+/// Fsyncs of a segment while it is written that are few: the next one is warmed.
+const FEW: u32 = 4;
+
 /// Where the next entry goes.
 pub(crate) struct Tail {
     pub index: Arc<Index>,
@@ -94,20 +97,17 @@ impl Store {
     /// Goes on in a new segment. Holding the writer word.
     pub(crate) fn roll(&self, tail: &mut Tail, lineage: [u8; 16]) -> Result<()> {
         let segment = Arc::clone(tail.index.segment(tail.segment));
-        // At most one segment at a time may be missing after a power cut, or the end of the journal
-        // couldn't be told from a hole. A failed fsync may have lost what was committed.
-        segment.anchor(&*self.disk).inspect_err(|_| self.control.poison())?;
-        let number = self.control.next_segment()?;
         let lsn = tail.index.applied();
-        let header = SegmentHeader {
+        let next = self.next_segment(|number| SegmentHeader {
             kind: SegmentKind::Journal,
             lineage,
             number,
             first: lsn.next(),
             chain: tail.chain,
             time: self.options.clock.now_ms(),
-        };
-        let next = self.fresh_segment(header)?;
+            durable: self.control.durable(),
+        })?;
+        let number = next.header.number;
         let state = tail.index.state(lsn).unwrap_or_default();
         let seal = seal(state, self.control.epoch(), tail.chain, self.control.durable(), number, tail.chain);
         let here = || format!("writing {}", segment.path.display());
@@ -116,6 +116,8 @@ impl Store {
         let ordinal = tail.index.push_segment(Arc::new(next));
         tail.segment = ordinal;
         tail.offset = SEGMENT_HEADER_LEN as u64;
+        let flushes = self.flushes.swap(0, Ordering::Relaxed);
+        self.seldom_synced.store(flushes <= FEW, Ordering::Relaxed);
         self.rolled.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -126,7 +128,7 @@ impl Store {
         let mut tail = self.tail.lock();
         while follow_seal(&*self.disk, &self.side, &mut tail)? {}
         self.roll(&mut tail, lineage)?;
-        tail.index.segment(tail.segment).anchor(&*self.disk).inspect_err(|_| self.control.poison())?;
+        tail.index.segment(tail.segment).sync().inspect_err(|_| self.control.poison())?;
         let mut block = self.read_superblock()?;
         block.lineage = lineage;
         block.first_segment = tail.index.segment(tail.segment).header.number;
@@ -211,49 +213,27 @@ pub(crate) fn follow_seal(disk: &dyn Disk, side: &Path, tail: &mut Tail) -> Resu
     if checked.header.kind == Kind::Seal { enter_next(disk, side, tail, &checked) } else { Ok(false) }
 }
 
-/// Moves the tail to where a seal leads; false if it isn't the seal of what was read so far, or the
-/// segment isn't there: it may never have reached the disk.
+/// Moves the tail to where a seal leads; false if it isn't the seal of what was read so far.
+///
+/// # Errors
+/// `Missing` if the segment isn't there.
 fn enter_next(disk: &dyn Disk, side: &Path, tail: &mut Tail, checked: &Checked) -> Result<bool> {
-    let next = match next_segment(disk, side, tail, checked) {
-        Ok(Some(next)) => next,
-        Ok(None) => return Ok(false),
-        Err(e) if matches!(e.code(), Code::Missing | Code::Damaged) => return Ok(false),
-        Err(e) => return Err(e),
+    if checked.header.kind != Kind::Seal || checked.header.range.last != tail.index.applied() {
+        return Ok(false);
+    }
+    let Some((number, chain)) = sealed_to(&checked.table) else { return Ok(false) };
+    let expected = SegmentHeader {
+        kind: SegmentKind::Journal,
+        lineage: tail.index.segment(tail.segment).header.lineage,
+        number,
+        first: tail.index.applied().next(),
+        chain,
+        time: checked.header.state.time,
+        durable: Lsn::ZERO,
     };
+    let next = Segment::open_next(disk, side.join(Name::Segment(number).to_string()), expected)?;
     tail.chain = next.header.chain;
     tail.segment = tail.index.push_segment(Arc::new(next));
     tail.offset = SEGMENT_HEADER_LEN as u64;
     Ok(true)
-}
-
-/// The segment that a seal at the tail leads to; `None` if it is no such seal.
-///
-/// # Errors
-/// `Missing`, `Damaged` where the segment isn't there or isn't the one.
-fn next_segment(disk: &dyn Disk, side: &Path, tail: &Tail, checked: &Checked) -> Result<Option<Segment>> {
-    let Some((number, chain)) = leads_to(tail, checked) else { return Ok(None) };
-    let next = Segment::open(disk, side.join(Name::Segment(number).to_string()), How::Write)?;
-    let header = &next.header;
-    if header.number != number || header.chain != chain || header.first != tail.index.applied().next() {
-        return Err(Error::new(
-            Code::Damaged,
-            format!("{} doesn't continue the segment before it; restore from a backup", next.path.display()),
-        ));
-    }
-    Ok(Some(next))
-}
-
-/// Where a seal at the tail leads to: number of the segment, chain value there.
-fn leads_to(tail: &Tail, checked: &Checked) -> Option<(u32, u64)> {
-    let here = checked.header.kind == Kind::Seal && checked.header.range.last == tail.index.applied();
-    if here { sealed_to(&checked.table) } else { None }
-}
-
-/// Number of the segment that a seal at the tail leads to, and why it couldn't be entered.
-pub(crate) fn lost_segment(disk: &dyn Disk, side: &Path, tail: &Tail) -> Result<Option<(u32, Error)>> {
-    let Some(checked) = tail.index.segment(tail.segment).entry(tail.offset, tail.chain)? else {
-        return Ok(None);
-    };
-    let Some((number, _)) = leads_to(tail, &checked) else { return Ok(None) };
-    Ok(next_segment(disk, side, tail, &checked).err().map(|reason| (number, reason)))
 }

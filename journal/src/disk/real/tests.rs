@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::*;
@@ -12,9 +13,9 @@ const SMALL: u64 = 4096;
 /// Bytes that a window of [`SMALL`] bytes maps beyond its own.
 const OVERLAP: u64 = 65536 + 4096;
 
-/// A disk whose files cross windows soon, and that writes through them at once.
+/// A disk whose files cross windows soon.
 fn small() -> RealDisk {
-    RealDisk { mapping: true, window: SMALL, kept_window: SMALL, mapped_after: 0 }
+    RealDisk { mapping: true, window: SMALL, kept_window: SMALL }
 }
 
 fn dir() -> tempfile::TempDir {
@@ -41,6 +42,7 @@ fn slices_mapped_writes_and_calls_agree() {
     let file = mapped.open(&path, How::CreateNew).unwrap();
     file.allocate(len).unwrap();
     assert_eq!(file.len().unwrap(), len);
+    file.warm();
     let other = plain.open(&path, How::Write).unwrap();
     assert!(other.slice(0, 1).is_none());
     for (turn, (offset, size)) in
@@ -62,37 +64,37 @@ fn slices_mapped_writes_and_calls_agree() {
 }
 
 #[test]
-fn writes_go_through_the_mapping_only_where_space_is_reserved() {
+fn a_file_is_warm_until_it_is_synced_or_shortened() {
     let dir = dir();
     let path = dir.path().join("a");
     let handle = Arc::new(Handle::open(&path, How::CreateNew, false).unwrap());
-    let file = small().file(handle.clone(), How::CreateNew, false);
-    let data = handle.data().unwrap();
-    assert!(!file.windows.write(data, b"x", 0));
+    let file = RealDisk::new().file(handle.clone(), How::CreateNew, false);
+    assert!(!file.warm.write(b"x", 0));
     file.set_len(3 * SMALL).unwrap();
-    assert!(!file.windows.write(data, b"x", 0));
-    file.allocate(2 * SMALL).unwrap();
-    assert_eq!(file.len().unwrap(), 3 * SMALL, "never shortens");
-    if !file.windows.write(data, b"x", 0) {
+    file.warm();
+    if !file.warm.write(b"x", 0) {
         return; // The file system isn't one to map for writing.
     }
-    assert!(file.windows.write(data, b"x", 2 * SMALL - 1));
-    assert!(!file.windows.write(data, b"xy", 2 * SMALL - 1));
-    assert!(!file.windows.write(data, b"x", u64::MAX));
-    file.set_len(SMALL).unwrap();
-    assert!(!file.windows.write(data, b"x", SMALL));
-    file.allocate(2 * SMALL).unwrap();
-    assert!(file.windows.write(data, b"x", SMALL));
-    assert!(!file.windows.write(data, &vec![0; (SMALL + OVERLAP) as usize + 1], 0));
-
-    // The threshold counts from each sync.
-    let file = RealDisk { mapped_after: 2, ..small() }.file(handle.clone(), How::Write, false);
-    for _ in 0..5 {
-        file.write_at(b"z", 0).unwrap();
-    }
-    assert_eq!(file.unsynced.load(Ordering::Relaxed), 5);
+    assert!(file.warm.write(b"x", 3 * SMALL - 1));
+    assert!(!file.warm.write(b"xy", 3 * SMALL - 1));
+    assert!(!file.warm.write(b"x", u64::MAX));
+    // What doesn't fit goes the other way.
+    file.write_at(&noise(9, SMALL as usize), 3 * SMALL - 100).unwrap();
+    file.write_at(&noise(8, 200), 100).unwrap();
+    let mut found = vec![0; 200];
+    assert_eq!(file.read_at(&mut found, 100).unwrap(), 200);
+    assert_eq!(found, noise(8, 200));
     file.sync().unwrap();
-    assert_eq!(file.unsynced.load(Ordering::Relaxed), 0);
+    assert!(!file.warm.write(b"x", 0));
+    for cool in [|file: &RealFile| file.set_len(SMALL).unwrap(), |file: &RealFile| file.begin_sync()] {
+        file.warm();
+        assert!(file.warm.write(b"x", SMALL - 1));
+        cool(&file);
+        assert!(!file.warm.write(b"x", SMALL - 1));
+    }
+    let plain = RealDisk::with_mapping(false).file(handle, How::Write, false);
+    plain.warm();
+    assert!(!plain.warm.write(b"x", 0));
 }
 
 #[test]
