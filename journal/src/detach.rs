@@ -14,6 +14,8 @@ impl Store {
     /// # Errors
     /// `Busy`, naming who still needs it: other processes or connections.
     pub fn detach(self: &Arc<Self>) -> Result<()> {
+        // The thread makes files.
+        let _step = self.maintenance.step();
         let mut closed = self.closed.lock();
         if *closed {
             return Ok(());

@@ -364,7 +364,15 @@ impl Store {
         self.fold.lock().take();
         self.adopt_orphans()?;
         let head = self.control.appended();
-        if head > self.read_superblock()?.base.lsn {
+        let block = self.read_superblock()?;
+        // What has changed since the last rest is dropped then; of age alone, that can wait.
+        let forgets = block.retention == Retention::None && block.horizon.lsn < block.base.lsn;
+        let given_up = block.history > block.horizon.lsn;
+        let folded = head == block.base.lsn && !self.control.marked();
+        if folded && head == self.found && !forgets && !given_up {
+            return self.drop_spares();
+        }
+        if head > block.base.lsn {
             self.fold_now()?;
         }
         self.trim()?;
@@ -375,7 +383,7 @@ impl Store {
         self.drop_spares()?;
         // What processes that died had ready or to spare.
         let tail = self.tail.lock();
-        self.opening().clean(&self.read_superblock()?, &tail)
+        self.opening().clean(&self.read_superblock()?, &tail).map(drop)
     }
 
     /// Begins the journal anew behind the base, where retention asks for no history at all and

@@ -104,6 +104,9 @@ pub(crate) struct Found {
 const LEAF: usize = 1024;
 type Leaf = Box<[AtomicU32]>;
 type Branch = Box<[OnceLock<Leaf>]>;
+/// Branches below one place of the top, and places there.
+const BRANCHES: usize = 64;
+const TOP: usize = (1usize << 32) / LEAF / LEAF / BRANCHES;
 
 /// The index of one store.
 pub(crate) struct Index {
@@ -115,7 +118,7 @@ pub(crate) struct Index {
     entry_count: AtomicU32,
     versions: Appended<Version>,
     version_count: AtomicU32,
-    newest: Vec<OnceLock<Branch>>,
+    newest: [OnceLock<Box<[OnceLock<Branch>]>>; TOP],
     segments: Appended<OnceLock<Arc<Segment>>>,
     segment_count: AtomicU32,
     applied: AtomicU64,
@@ -130,7 +133,7 @@ impl Index {
             entry_count: AtomicU32::new(0),
             versions: Appended::new(),
             version_count: AtomicU32::new(0),
-            newest: (0..(1usize << 32) / LEAF / LEAF).map(|_| OnceLock::new()).collect(),
+            newest: [const { OnceLock::new() }; TOP],
             segments: Appended::new(),
             segment_count: AtomicU32::new(0),
             applied: AtomicU64::new(origin.lsn.get()),
@@ -296,8 +299,10 @@ impl Index {
 
     fn newest_slot(&self, page: u32) -> &AtomicU32 {
         let page = page as usize;
-        let branch =
-            self.newest[page / LEAF / LEAF].get_or_init(|| (0..LEAF).map(|_| OnceLock::new()).collect());
+        let number = page / LEAF / LEAF;
+        let branches =
+            self.newest[number / BRANCHES].get_or_init(|| (0..BRANCHES).map(|_| OnceLock::new()).collect());
+        let branch = branches[number % BRANCHES].get_or_init(|| (0..LEAF).map(|_| OnceLock::new()).collect());
         let leaf = branch[page / LEAF % LEAF]
             .get_or_init(|| (0..LEAF).map(|_| AtomicU32::new(0)).collect::<Vec<_>>().into());
         &leaf[page % LEAF]
@@ -305,8 +310,10 @@ impl Index {
 
     fn newest(&self, page: u32) -> u32 {
         let page = page as usize;
-        self.newest[page / LEAF / LEAF]
+        let number = page / LEAF / LEAF;
+        self.newest[number / BRANCHES]
             .get()
+            .and_then(|branches| branches[number % BRANCHES].get())
             .and_then(|branch| branch[page / LEAF % LEAF].get())
             .map_or(0, |leaf| leaf[page % LEAF].load(Ordering::Acquire))
     }

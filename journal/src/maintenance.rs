@@ -48,6 +48,11 @@ struct Turn {
 }
 
 impl Maintenance {
+    /// Waits until the thread is between two steps, and keeps it there.
+    pub fn step(&self) -> parking_lot::MutexGuard<'_, ()> {
+        self.step.lock()
+    }
+
     fn turn(&self) -> MutexGuard<'_, Turn> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -203,6 +208,11 @@ fn run(maintenance: &Maintenance, store: &Weak<Store>) {
                 maintenance.turn().running = false;
                 return;
             };
+            // Detached: there is nothing left to maintain.
+            if store.closed.try_lock().is_none_or(|closed| *closed) {
+                maintenance.turn().running = false;
+                return;
+            }
             let stepped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| store.maintain_step()));
             match stepped {
                 Ok(Ok(true)) => {}

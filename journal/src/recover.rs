@@ -111,8 +111,8 @@ impl Opening<'_> {
             segment.restore_header()?; // R14
         }
         self.harden(&mut block, torn || taken_over, &tail)?; // R15
-        self.clean(&block, &tail)?; // R16, R17
-        Ok(Recovered { block, tail, marked })
+        let largest = self.clean(&block, &tail)?; // R16, R17
+        Ok(Recovered { block, tail, marked, largest })
     }
 
     /// Newest LSN of which a segment's header says that it was on the disk.
@@ -149,9 +149,13 @@ impl Opening<'_> {
     }
 
     /// Removes files that nothing needs: left by a process that died while it made or dropped them.
-    pub(crate) fn clean(&self, block: &Superblock, tail: &Tail) -> Result<()> {
+    /// Returns the largest number of a segment that was there.
+    pub(crate) fn clean(&self, block: &Superblock, tail: &Tail) -> Result<u32> {
+        let mut largest = 0;
         for name in self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))? {
-            let needed = match Name::parse(&name) {
+            let parsed = Name::parse(&name);
+            largest = largest.max(parsed.as_ref().and_then(|name| name.segment()).unwrap_or(0));
+            let needed = match parsed {
                 Some(Name::Segment(n)) => tail.index.segments().any(|s| s.header.number == n),
                 Some(Name::Kept(n)) => crate::kept::is_needed(self.disk, self.side, n, block)?,
                 Some(Name::NewKept(_) | Name::Spare(..)) => false,
@@ -161,7 +165,7 @@ impl Opening<'_> {
                 self.disk.remove(&self.side.join(&name)).at(|| format!("removing {name}"))?;
             }
         }
-        Ok(())
+        Ok(largest)
     }
 
     /// Forgets the journal of a database that was deleted.
@@ -224,9 +228,7 @@ impl Opening<'_> {
             };
         }
         let Some((old, head, number)) = before else {
-            let recovered = self.begin(self.block_at_rest(self.new_lineage()?, state)?)?;
-            self.clean(&recovered.block, &recovered.tail)?;
-            return Ok(recovered);
+            return self.begin(self.block_at_rest(self.new_lineage()?, state)?)?.cleaned(self);
         };
         state.lsn = head.next();
         let mut block = self.block_at_rest(old.lineage, state)?;
@@ -239,9 +241,14 @@ impl Opening<'_> {
             self.disk.remove(&hashes).at(|| "removing hashes".into())?;
             self.disk.sync_dir(self.side).at(|| format!("syncing {}", self.side.display()))?;
         }
-        let recovered = self.begin(block)?;
-        self.clean(&recovered.block, &recovered.tail)?;
-        Ok(recovered)
+        self.begin(block)?.cleaned(self)
+    }
+}
+
+impl Recovered {
+    fn cleaned(self, opening: &Opening<'_>) -> Result<Recovered> {
+        let largest = opening.clean(&self.block, &self.tail)?;
+        Ok(Recovered { largest, ..self })
     }
 }
 

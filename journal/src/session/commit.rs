@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::error::{Code, Error, Result};
 use crate::format::{
@@ -366,7 +367,13 @@ impl Session {
         let ordinal = tail.segment;
         let rows = prepared.rows.iter().copied();
         tail.index.push(&prepared.header, ordinal, overlay.start, rows, |_| ordinal, true);
-        tail.offset = round_up(overlay.start + prepared.header.len, ENTRY_ALIGN);
+        let half = self.store.options.segment_bytes / 2;
+        let before =
+            std::mem::replace(&mut tail.offset, round_up(overlay.start + prepared.header.len, ENTRY_ALIGN));
+        if before < half && tail.offset >= half {
+            // In time for the next segment to be ready.
+            self.store.rolled.store(true, Ordering::Relaxed);
+        }
         tail.chain = prepared.record.chain;
         self.store.control.set_appended(prepared.header.range.last);
         Ok(())

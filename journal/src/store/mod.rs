@@ -82,7 +82,7 @@ pub struct Store {
     /// Fsyncs of the journal since its segment was begun, and whether those of the one before were few.
     pub(crate) flushes: AtomicU32,
     pub(crate) seldom_synced: AtomicBool,
-    /// True if the tail went on in a new segment since it was last asked whether a fold is due.
+    /// True if the journal grew by half a segment or more since it was last asked what is to be done.
     pub(crate) rolled: AtomicBool,
     pub(crate) maintenance: Arc<Maintenance>,
     /// Pages of the base whose hash was compared.
@@ -91,6 +91,8 @@ pub struct Store {
     pub(crate) collected: Mutex<Option<Collected>>,
     /// Rolling checksum last computed.
     pub(crate) known_checksum: Mutex<Option<(Lsn, u64)>>,
+    /// Appended head when this process opened the store.
+    pub(crate) found: Lsn,
     born: u64,
     pub(crate) closed: Mutex<bool>,
 }
@@ -174,7 +176,7 @@ impl Store {
                     block.base.lsn,
                     block.history.max(block.horizon.lsn),
                     recovered.marked,
-                    opening.largest_segment()?,
+                    recovered.largest,
                 );
                 Ok((recovered.tail, control.claim()?))
             } else {
@@ -183,8 +185,9 @@ impl Store {
             }
         })();
         let (tail, control) = built?;
+        let due = !options.background || tail.offset >= options.segment_bytes / 2;
         control.file().unlock(Lock::Open);
-        let store = Store {
+        let mut store = Store {
             index: RwLock::new(Arc::clone(&tail.index)),
             index_generation: AtomicU64::new(1),
             tail: Mutex::new(tail),
@@ -200,16 +203,17 @@ impl Store {
             flushes: AtomicU32::new(0),
             seldom_synced: AtomicBool::new(true),
             spares: Mutex::default(),
-            rolled: AtomicBool::new(true),
+            rolled: AtomicBool::new(due),
             maintenance: Arc::default(),
             touched: Touched::default(),
             collected: Mutex::new(None),
             known_checksum: Mutex::new(None),
+            found: Lsn::ZERO,
             born: fork_generation(),
             closed: Mutex::new(false),
         };
-        let head = store.control.appended();
-        store.catch_up(head)?;
+        store.found = store.control.appended();
+        store.catch_up(store.found)?;
         Ok(Arc::new(store))
     }
 

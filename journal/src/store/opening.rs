@@ -28,6 +28,8 @@ pub(crate) struct Recovered {
     pub block: Superblock,
     pub tail: Tail,
     pub marked: bool,
+    /// The largest number that a segment has had.
+    pub largest: u32,
 }
 
 impl Opening<'_> {
@@ -59,12 +61,6 @@ impl Opening<'_> {
             chain,
             claimed: Lsn::ZERO,
         })
-    }
-
-    /// The largest number of a segment in the side folder.
-    pub fn largest_segment(&self) -> Result<u32> {
-        let names = self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))?;
-        Ok(names.iter().filter_map(|name| Name::parse(name)?.segment()).max().unwrap_or(0))
     }
 
     /// Joins the processes that have the store open.
@@ -102,7 +98,7 @@ impl Opening<'_> {
         let control = self.side.join(Name::Control.to_string());
         self.disk.copy_owner(self.path, &control).at(|| "setting the control file's owner".into())?;
         let tail = self.start(&block)?;
-        Ok(Recovered { block, tail, marked: false })
+        Ok(Recovered { largest: block.first_segment, block, tail, marked: false })
     }
 
     /// A superblock for a base of `lineage` that is at rest with `state`.

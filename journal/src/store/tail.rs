@@ -118,7 +118,9 @@ impl Store {
         tail.offset = SEGMENT_HEADER_LEN as u64;
         let flushes = self.flushes.swap(0, Ordering::Relaxed);
         self.seldom_synced.store(flushes <= FEW, Ordering::Relaxed);
-        self.rolled.store(true, Ordering::Relaxed);
+        if !self.options.background {
+            self.rolled.store(true, Ordering::Relaxed);
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use tideline_journal::{Code, Result};
 
 use crate::database::{Database, Open};
 use crate::failure::note;
-use crate::shim::settle::{is_plain, settle};
+use crate::shim::settle::{is_plain, leave_wal, settle};
 use crate::shim::vfs::host_open;
 use crate::shim::{TideFile, VFS_NAME, code, guard, path_of};
 use crate::{catalog, params};
@@ -31,7 +31,10 @@ pub(super) unsafe fn open_database(
     let immutable = unsafe { ffi::sqlite3_uri_boolean(name, c"immutable".as_ptr(), 0) } != 0;
     let opened = params::check(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())))
         .and_then(|()| settle(path))
-        .and_then(|()| catalog::open(path))
+        .and_then(|()| match catalog::open(path) {
+            Err(e) if e.code() == Code::Busy && leave_wal(path)? => catalog::open(path),
+            opened => opened,
+        })
         .and_then(|store| Database::new(store, read_only, immutable));
     let database = match opened {
         Ok(database) => database,

@@ -10,23 +10,27 @@ use tideline_journal::{Code, Error, Result};
 
 use crate::shim::host;
 
-/// Lets stock SQLite recover a database that has a rollback journal or a WAL, and take it out of
-/// WAL mode, before it is adopted.
+/// Lets stock SQLite recover a database that has a rollback journal or a WAL, before it is adopted.
 pub(super) fn settle(path: &Path) -> Result<()> {
-    let Ok(header) = header(path) else { return Ok(()) };
-    let wal = header[18] == 2 || header[19] == 2;
-    if header[19] > 2 {
-        // Marked: a journal beside it is a marker of ours.
-        return Ok(());
-    }
     let beside = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         std::fs::metadata(name).is_ok_and(|found| found.len() > 0)
     };
-    if !wal && !beside("-journal") && !beside("-wal") {
-        return Ok(());
+    // A journal beside a marked base is a marker of ours.
+    if (beside("-journal") || beside("-wal")) && is_plain(path) { recover(path) } else { Ok(()) }
+}
+
+/// Lets stock SQLite take a database out of WAL mode; false if it isn't in it.
+pub(super) fn leave_wal(path: &Path) -> Result<bool> {
+    match header(path) {
+        Ok(header) if header[18] == 2 || header[19] == 2 => recover(path).map(|()| true),
+        _ => Ok(false),
     }
+}
+
+/// Lets stock SQLite recover it, and leave WAL mode.
+fn recover(path: &Path) -> Result<()> {
     let refuse = |what: String| {
         Error::new(Code::Busy, format!("{} {what}; close it in stock SQLite first", path.display()))
     };

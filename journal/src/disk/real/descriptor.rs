@@ -92,6 +92,17 @@ pub(super) fn foreign() -> io::Error {
     io::Error::other("this file belongs to the parent process: after fork it has to be opened again")
 }
 
+/// Opens something harmless under the numbers 0, 1 and 2 where they are free; it stays open.
+fn occupy_low_numbers() {
+    while File::open("/dev/null").is_ok_and(|null| {
+        let low = null.as_raw_fd() <= 2;
+        if low {
+            std::mem::forget(null);
+        }
+        low
+    }) {}
+}
+
 /// An open, listed descriptor.
 pub(super) struct Descriptor {
     /// `None` only while it is dropped.
@@ -104,16 +115,13 @@ impl Descriptor {
     /// Opens `path`. The number is never 0, 1 or 2, where a host that has closed its standard
     /// streams would print into it.
     pub(super) fn open(options: &OpenOptions, path: &Path) -> io::Result<Descriptor> {
-        while std::fs::File::open("/dev/null").is_ok_and(|null| {
-            let low = null.as_raw_fd() <= 2;
-            if low {
-                // Stays open and takes the number's place.
-                std::mem::forget(null);
-            }
-            low
-        }) {}
         let generation = fork_generation();
-        let file = options.open(path)?;
+        let mut file = options.open(path)?;
+        if file.as_raw_fd() <= 2 {
+            // The copy's number is above these.
+            file = file.try_clone()?;
+            occupy_low_numbers();
+        }
         let slot = list(file.as_raw_fd());
         Ok(Descriptor { file: Some(file), generation, slot })
     }

@@ -37,7 +37,8 @@ impl Handle {
         options.read(true).write(writable).mode(NEW_FILE_MODE);
         options.create(how == How::Create).create_new(how == How::CreateNew);
         let data = Descriptor::open(&options, path)?;
-        if data.file()?.metadata()?.is_dir() {
+        // The system itself opens no folder for writing.
+        if !writable && data.file()?.metadata()?.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         Ok(Handle {
