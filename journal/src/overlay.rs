@@ -16,6 +16,13 @@ use crate::segment::Segment;
 /// Bytes that a transaction collects in memory before it writes them behind the tail.
 const BUFFER: usize = 256 << 10;
 
+/// Bytes of a long transaction that are made ready to be written once more, when there are so many: the pager's cache
+/// gives the same pages up again and again.
+const REWRITTEN: u64 = 4 << 20;
+
+/// Number of a segment that stands for a hash that isn't known yet.
+const UNHASHED: u32 = u32::MAX;
+
 /// Map from block number to position in the list of staged blocks, with no allocation once warm.
 #[derive(Default)]
 struct BlockMap {
@@ -80,6 +87,8 @@ pub(crate) struct Overlay {
     pub next: u64,
     /// Length that is surely there in the segment.
     allocated: u64,
+    /// Up to where what was written can be written again cheaply.
+    warm: u64,
     /// What isn't in the segment yet, from `buffered` on: one write for a short transaction.
     buffer: Vec<u8>,
     buffered: u64,
@@ -106,6 +115,7 @@ impl Overlay {
             start,
             next: 0,
             allocated: 0,
+            warm: 0,
             buffer: Vec::new(),
             buffered: 0,
             block: 0,
@@ -143,6 +153,7 @@ impl Overlay {
     fn rewind(&mut self) {
         self.next = self.start + HEADER_LEN as u64;
         self.buffered = self.start;
+        self.warm = self.start;
         if self.buffer.capacity() > BUFFER {
             self.buffer = Vec::new();
         }
@@ -193,15 +204,21 @@ impl Overlay {
             self.first.extend_from_slice(image);
             return Ok(());
         }
-        let hash = page_hash(block, image);
         let offset = match self.map.get(block) {
             Some(position) => {
-                self.rows[position].hash = hash;
-                self.rows[position].offset
+                let row = &mut self.rows[position];
+                if row.offset < self.buffered {
+                    // It may well be written once more.
+                    row.segment = UNHASHED;
+                } else {
+                    row.hash = page_hash(block, image);
+                }
+                row.offset
             }
             None => {
                 let offset = self.stage(image.len())?;
                 self.map.insert(block, self.rows.len());
+                let hash = page_hash(block, image);
                 self.rows.push(Row { page: block, segment: 0, offset, hash });
                 offset
             }
@@ -248,6 +265,10 @@ impl Overlay {
         self.write_through(self.buffered, &self.buffer)?;
         self.buffered += self.buffer.len() as u64;
         self.buffer.clear();
+        if self.buffered - self.warm >= REWRITTEN {
+            self.segment.file.warm(self.warm..self.buffered);
+            self.warm = self.buffered;
+        }
         Ok(())
     }
 
@@ -267,7 +288,11 @@ impl Overlay {
             to.copy_from_slice(&self.buffer[at..at + to.len()]);
             return Ok(true);
         }
-        self.segment.read(offset, to).map(|()| true)
+        match self.segment.file.slice(offset, to.len()) {
+            Some(staged) => to.copy_from_slice(staged),
+            None => self.segment.read(offset, to)?,
+        }
+        Ok(true)
     }
 
     /// The staged block without a copy, where the disk can.
@@ -298,8 +323,16 @@ impl Overlay {
     }
 
     /// The staged blocks but the first.
-    pub fn rows(&self) -> &[Row] {
-        &self.rows
+    pub fn rows(&mut self) -> Result<&[Row]> {
+        let mut image = Vec::new();
+        for position in 0..self.rows.len() {
+            let Row { page, segment: UNHASHED, .. } = self.rows[position] else { continue };
+            image.resize(self.block, 0);
+            self.read(page, 0, &mut image)?;
+            let row = &mut self.rows[position];
+            (row.segment, row.hash) = (0, page_hash(page, &image));
+        }
+        Ok(&self.rows)
     }
 }
 

@@ -103,7 +103,7 @@ impl Store {
                 fill(&*next.file, self.options.segment_bytes).at(here)?;
             }
             if self.seldom_synced.load(Ordering::Relaxed) {
-                next.file.warm();
+                next.file.warm(0..self.options.segment_bytes);
             } else if next.new {
                 // Commits that are synced overwrite blocks that have been written, without a change of metadata.
                 next.file.sync().at(here)?;

@@ -29,7 +29,7 @@ use super::SLICE_SLACK;
 
 /// Granularity in bytes at which the end of a file is readable through a mapping. Some machines
 /// have larger memory pages; the smallest is safe for all.
-const MEMORY_PAGE: u64 = 4096;
+pub(super) const MEMORY_PAGE: u64 = 4096;
 
 /// A window is mapped this many bytes into the next, so that a slice as long as the largest page
 /// never falls between two.

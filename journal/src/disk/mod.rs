@@ -14,6 +14,7 @@ mod sim;
 mod warm;
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -137,9 +138,10 @@ pub trait File: Send + Sync {
     /// Promises nothing.
     fn begin_sync(&self) {}
 
-    /// Makes writes to what the file has by now cheap, until the next [`File::sync`]. Takes its time, and
+    /// Makes writes to these bytes cheap, until the next [`File::sync`], and those to bytes before them that
+    /// are cheap already stay so. The caller promises what [`File::allocate`] asks. Takes its time, and
     /// promises nothing.
-    fn warm(&self) {}
+    fn warm(&self, _range: Range<u64>) {}
 
     /// The bytes `offset..offset + len` without copying them, with [`SLICE_SLACK`] readable bytes
     /// behind; `None` where this disk can't (the caller reads instead). The caller promises that

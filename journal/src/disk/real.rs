@@ -19,6 +19,7 @@ mod tests;
 use std::fs;
 use std::io;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -252,13 +253,12 @@ impl File for RealFile {
         }
     }
 
-    fn warm(&self) {
+    fn warm(&self, range: Range<u64>) {
         let Ok(file) = self.writable() else { return };
-        let Ok(len) = self.len() else { return };
         // Reserved by whoever made the file, but not by this process, perhaps.
-        let reserved = self.mapping && self.windows.allocate(file, len).is_ok();
+        let reserved = self.mapping && self.windows.allocate(file, range.end).is_ok();
         if reserved && overwrites_in_place(file) {
-            self.warm.up(file, len);
+            self.warm.up(file, range);
         }
     }
 

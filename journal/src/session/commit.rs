@@ -223,7 +223,7 @@ impl Session {
     pub(crate) fn prepare_as(&mut self, proto: Proto) -> Result<()> {
         let overlay = self.overlay()?;
         overlay.dirty = true;
-        let mut rows = overlay.rows().to_vec();
+        let mut rows = overlay.rows()?.to_vec();
         if let Some(image) = overlay.first().map(<[u8]>::to_vec) {
             let offset = overlay.stage(image.len())?;
             overlay.write(offset, &image)?;
@@ -241,8 +241,9 @@ impl Session {
         let before = snapshot.state;
         let store = Arc::clone(&self.store);
         let overlay = self.overlay.as_mut().expect("the transaction wrote");
-        let mut rows: Vec<Row> = Vec::with_capacity(overlay.rows().len() + 1);
-        rows.extend(overlay.rows().iter().filter(|row| row.page <= size));
+        let staged = overlay.rows()?;
+        let mut rows: Vec<Row> = Vec::with_capacity(staged.len() + 1);
+        rows.extend(staged.iter().filter(|row| row.page <= size));
         if let Some(first) = overlay.first().filter(|_| size > 0) {
             let mut kept = false;
             if before.size > 0 && overlay.snapshot_len > 0 {

@@ -42,7 +42,7 @@ fn slices_mapped_writes_and_calls_agree() {
     let file = mapped.open(&path, How::CreateNew).unwrap();
     file.allocate(len).unwrap();
     assert_eq!(file.len().unwrap(), len);
-    file.warm();
+    file.warm(0..len / 2);
     let other = plain.open(&path, How::Write).unwrap();
     assert!(other.slice(0, 1).is_none());
     for (turn, (offset, size)) in
@@ -71,13 +71,16 @@ fn a_file_is_warm_until_it_is_synced_or_shortened() {
     let file = RealDisk::new().file(handle.clone(), How::CreateNew, false);
     assert!(!file.warm.write(b"x", 0));
     file.set_len(3 * SMALL).unwrap();
-    file.warm();
+    file.warm(0..2 * SMALL);
+    // In parts, the end of one being the start of the next.
+    file.warm(SMALL..3 * SMALL);
     if !file.warm.write(b"x", 0) {
         return; // The file system isn't one to map for writing.
     }
     assert!(file.warm.write(b"x", 3 * SMALL - 1));
     assert!(!file.warm.write(b"xy", 3 * SMALL - 1));
     assert!(!file.warm.write(b"x", u64::MAX));
+    assert!(file.warm.write(b"x", 2 * SMALL - 1) && !file.warm.write(b"xy", 2 * SMALL - 1));
     // What doesn't fit goes the other way.
     file.write_at(&noise(9, SMALL as usize), 3 * SMALL - 100).unwrap();
     file.write_at(&noise(8, 200), 100).unwrap();
@@ -87,13 +90,13 @@ fn a_file_is_warm_until_it_is_synced_or_shortened() {
     file.sync().unwrap();
     assert!(!file.warm.write(b"x", 0));
     for cool in [|file: &RealFile| file.set_len(SMALL).unwrap(), |file: &RealFile| file.begin_sync()] {
-        file.warm();
+        file.warm(0..SMALL);
         assert!(file.warm.write(b"x", SMALL - 1));
         cool(&file);
         assert!(!file.warm.write(b"x", SMALL - 1));
     }
     let plain = RealDisk::with_mapping(false).file(handle, How::Write, false);
-    plain.warm();
+    plain.warm(0..SMALL);
     assert!(!plain.warm.write(b"x", 0));
 }
 
