@@ -60,6 +60,14 @@ pub struct Cli {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
+    /// Draw the ratios of stock WAL and Tideline as an SVG
+    #[arg(long, value_name = "FILE")]
+    pub chart: Option<PathBuf>,
+
+    /// Draw them from what --json wrote, and measure nothing
+    #[arg(long, value_name = "FILE", requires = "chart")]
+    pub chart_from: Option<PathBuf>,
+
     /// Write the table into this document, between its two marker comments
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,

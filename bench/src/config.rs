@@ -43,6 +43,10 @@ pub struct Scale {
     pub journal_mib: u64,
     /// Processes in a round that open the database.
     pub opens: u64,
+    /// Length of a round that lasts a time, not a number of commits.
+    pub seconds: f64,
+    /// The same where the rare slow commits are looked for.
+    pub tail_seconds: f64,
     /// Rounds that count, unless the command line says otherwise; three engines have six orders.
     pub rounds: usize,
 }
@@ -61,6 +65,8 @@ impl ScaleName {
             delta_updates: 1_000,
             journal_mib: 4,
             opens: 5,
+            seconds: 2.0,
+            tail_seconds: 2.0,
             rounds: 6,
         };
         let normal = Scale {
@@ -79,7 +85,7 @@ impl ScaleName {
         match self {
             Self::Quick => quick,
             Self::Normal => normal,
-            Self::Large => Scale { rows: 8_000_000, ..normal },
+            Self::Large => Scale { rows: 8_000_000, tail_seconds: 60.0, ..normal },
         }
     }
 }

@@ -4,6 +4,7 @@
 //!   cli ─► runner ─► worker (one process for each engine of a workload) ─► workload ─► engine
 //!             │                                                              └─► data
 //!             └─► report (Markdown, JSON lines) ─► publish (into a document)
+//!                                               └─► chart (SVG)
 //! ```
 //!
 //! Every engine runs in a process of its own, the same executable started again, so all use the one SQLite that is
@@ -17,6 +18,7 @@
 //! may start threads, and may start processes through [`worker::Task`] (`workload/open.rs` does).
 //! To add an engine (a floor VFS): a variant of [`engine::Engine`]; the compiler names the places.
 
+mod chart;
 mod cli;
 mod config;
 mod data;
@@ -58,6 +60,10 @@ fn run(cli: &cli::Cli) -> Result<bool> {
         }
         return Ok(true);
     }
+    if let (Some(from), Some(to)) = (&cli.chart_from, &cli.chart) {
+        chart::write(to, &chart::read(from)?)?;
+        return Ok(true);
+    }
     let plan = cli.plan()?;
     let header = host::Header::collect(&plan)?;
     let head = report::markdown_header(&header);
@@ -67,8 +73,12 @@ fn run(cli: &cli::Cli) -> Result<bool> {
 
     let table = report::markdown_table(&plan, &results);
     println!("{table}");
+    let lines = report::lines(&header, &results);
     if let Some(path) = &cli.json {
-        report::write_json(path, &header, &results)?;
+        report::write_json(path, &lines)?;
+    }
+    if let Some(path) = &cli.chart {
+        chart::write(path, &lines)?;
     }
     if let Some(path) = &cli.write {
         publish::write(path, &cli.section, &format!("{head}\n{table}"))?;

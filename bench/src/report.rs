@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::config::Plan;
 use crate::engine::Engine;
@@ -93,8 +93,8 @@ pub fn markdown_table(plan: &Plan, outcomes: &[Outcome]) -> String {
         }
     }
     text += "\nTimes and rates: median ± median absolute deviation. \
-             Ratios: median (smallest to largest) of the rounds' own; above 1 is faster than the peer, \
-             for rates too; below 1 is bold.\n";
+             Ratios: median (smallest to largest) of the rounds' own; above 1 is better than the peer: faster, \
+             for rates too, or fewer bytes; below 1 is bold.\n";
     for outcome in outcomes {
         for (engine, error) in &outcome.failures {
             let _ = writeln!(
@@ -141,30 +141,32 @@ fn gain_cell(gain: Summary) -> String {
 /// Three digits and a unit.
 fn quantity(value: f64, unit: Unit) -> String {
     let (value, suffix) = match unit {
-        Unit::BytesPerSecond => (value / 1e6, "MB/s"),
-        Unit::Seconds if value < 1e-3 => (value * 1e6, "µs"),
-        Unit::Seconds if value < 1.0 => (value * 1e3, "ms"),
-        Unit::Seconds => (value, "s"),
+        Unit::BytesPerSecond => (value / 1e6, " MB/s"),
+        Unit::PerSecond => (value, " /s"),
+        Unit::Share | Unit::Times => (value, ""),
+        Unit::Bytes if value.abs() < 1e3 => (value, " B"),
+        Unit::Bytes if value.abs() < 1e6 => (value / 1e3, " kB"),
+        Unit::Bytes => (value / 1e6, " MB"),
+        Unit::Seconds if value < 1e-3 => (value * 1e6, " µs"),
+        Unit::Seconds if value < 1.0 => (value * 1e3, " ms"),
+        Unit::Seconds => (value, " s"),
     };
     let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
-    format!("{value:.digits$} {suffix}")
+    format!("{value:.digits$}{suffix}")
 }
 
 /// A line for the header, one for every sample, one for every row of the table, one for every failure.
-pub fn write_json(path: &Path, header: &Header, outcomes: &[Outcome]) -> Result<()> {
-    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
-    let mut out = BufWriter::new(file);
+pub fn lines(header: &Header, outcomes: &[Outcome]) -> Vec<Value> {
     let mut head = json!(header);
     head["type"] = json!("header");
-    writeln!(out, "{head}")?;
+    let mut lines = vec![head];
     for outcome in outcomes {
         for (index, metric) in outcome.metrics.iter().enumerate() {
             let name = row_name(outcome, index);
             for (round, values) in outcome.rounds.iter().enumerate() {
                 for (engine, values) in values {
-                    let line = json!({"type": "sample", "name": name, "engine": engine, "round": round + 1,
-                        "unit": metric.unit, "value": values[index]});
-                    writeln!(out, "{line}")?;
+                    lines.push(json!({"type": "sample", "name": name, "engine": engine, "round": round + 1,
+                        "unit": metric.unit, "value": values[index]}));
                 }
             }
             let mut row = json!({"type": "row", "name": name, "title": metric.title, "unit": metric.unit});
@@ -176,13 +178,23 @@ pub fn write_json(path: &Path, header: &Header, outcomes: &[Outcome]) -> Result<
                     row[format!("{}_over_{}", peer.key(), ours.key())] = json!(gain);
                 }
             }
-            writeln!(out, "{row}")?;
+            lines.push(row);
         }
         for (engine, error) in &outcome.failures {
-            let line =
-                json!({"type": "failure", "workload": outcome.workload, "engine": engine, "error": error});
-            writeln!(out, "{line}")?;
+            lines.push(
+                json!({"type": "failure", "workload": outcome.workload, "engine": engine, "error": error}),
+            );
         }
+    }
+    lines
+}
+
+/// Writes [`lines`] into a file.
+pub fn write_json(path: &Path, lines: &[Value]) -> Result<()> {
+    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
+    let mut out = BufWriter::new(file);
+    for line in lines {
+        writeln!(out, "{line}")?;
     }
     out.flush().with_context(|| format!("write {}", path.display()))
 }
@@ -197,6 +209,9 @@ mod tests {
         assert_eq!(quantity(0.1234, Unit::Seconds), "123 ms");
         assert_eq!(quantity(12.34, Unit::Seconds), "12.3 s");
         assert_eq!(quantity(1.5e9, Unit::BytesPerSecond), "1500 MB/s");
+        assert_eq!(quantity(12345.6, Unit::PerSecond), "12346 /s");
+        assert_eq!(quantity(4321.0, Unit::Bytes), "4.32 kB");
+        assert_eq!(quantity(0.876, Unit::Share), "0.88");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::config::Plan;
 use crate::engine::Engine;
 use crate::stats::Summary;
-use crate::worker::Worker;
+use crate::worker::{Task, Worker};
 use crate::workload::{Bed, Metric, Unit, Workload};
 
 /// To the line's beginning, and erase it.
@@ -32,18 +32,25 @@ pub struct Outcome {
 impl Outcome {
     /// The values of an engine, round by round.
     pub fn summary(&self, metric: usize, engine: Engine) -> Option<Summary> {
-        Summary::of(self.rounds.iter().filter_map(|round| Some(round.get(&engine)?[metric])))
+        let values = self.rounds.iter().filter_map(|round| Some(round.get(&engine)?[metric]));
+        Summary::of(values.filter(|value| value.is_finite()))
     }
 
-    /// How many times as fast as `peer` the `engine` is: above 1 it is faster. Computed within each round.
+    /// How many times as good as `peer` the `engine` is: above 1 it is better. Computed within each round. None of a
+    /// share, which can be nothing, and where a round divides by nothing.
     pub fn gain(&self, metric: usize, engine: Engine, peer: Engine) -> Option<Summary> {
-        Summary::of(self.rounds.iter().filter_map(|round| {
+        let unit = self.metrics[metric].unit;
+        if unit == Unit::Share {
+            return None;
+        }
+        let known = self.rounds.iter().filter_map(|round| {
             let (ours, theirs) = (round.get(&engine)?[metric], round.get(&peer)?[metric]);
-            Some(match self.metrics[metric].unit {
-                Unit::Seconds => theirs / ours,
-                Unit::BytesPerSecond => ours / theirs,
-            })
-        }))
+            (ours.is_finite() && theirs.is_finite()).then_some((ours, theirs))
+        });
+        let gains: Vec<f64> = known
+            .map(|(ours, theirs)| if unit.more_is_better() { ours / theirs } else { theirs / ours })
+            .collect();
+        if gains.iter().all(|gain| gain.is_finite()) { Summary::of(gains) } else { None }
     }
 }
 
@@ -71,7 +78,8 @@ fn run_one(plan: &Plan, workload: &dyn Workload, folder: &Path) -> Result<Outcom
         let dir = folder.join(engine.key());
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let bed = Bed { dir, scale: plan.scale, settings: plan.settings.clone() };
-        match Worker::start(workload.name(), engine, bed, plan.timeout) {
+        let task = Task::Arm { workload: workload.name().to_owned(), engine, bed };
+        match Worker::start(&task, plan.timeout) {
             Ok(worker) => workers.push((engine, worker)),
             Err(error) => fail(&mut outcome, engine, &error),
         }
@@ -177,9 +185,33 @@ fn clear_progress() {
 mod tests {
     use super::*;
 
+    fn outcome(unit: Unit, pairs: &[(f64, f64)]) -> Outcome {
+        let round = |&(stock, tideline): &(f64, f64)| {
+            BTreeMap::from([(Engine::Stock, vec![stock]), (Engine::Tideline, vec![tideline])])
+        };
+        Outcome {
+            workload: String::new(),
+            metrics: vec![Metric::main("", unit)],
+            able: Engine::ALL.to_vec(),
+            rounds: pairs.iter().map(round).collect(),
+            failures: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_gain_is_above_one_where_tideline_is_better_and_knows_nothing_of_what_is_not_known() {
+        let median = |unit, pairs: &[_]| {
+            outcome(unit, pairs).gain(0, Engine::Tideline, Engine::Stock).map(|gain| gain.median)
+        };
+        assert_eq!(median(Unit::Bytes, &[(6.0, 2.0), (f64::NAN, 2.0)]), Some(3.0));
+        assert_eq!(median(Unit::PerSecond, &[(2.0, 6.0)]), Some(3.0));
+        assert_eq!(median(Unit::Bytes, &[(6.0, 2.0), (1.0, 0.0)]), None);
+        assert_eq!(median(Unit::Share, &[(0.5, 1.0)]), None);
+    }
+
     #[test]
     fn three_engines_take_all_six_orders() {
-        let mut workers = Engine::ALL.map(|engine| (engine, ()));
+        let mut workers = [Engine::Stock, Engine::Tideline, Engine::Memory].map(|engine| (engine, ()));
         let mut orders = std::collections::BTreeSet::new();
         for round in 0..6 {
             reorder(&mut workers, round);

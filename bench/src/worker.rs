@@ -36,6 +36,22 @@ pub enum Task {
         /// Where, and how much.
         bed: Bed,
     },
+    /// One of several that write at once: answers as an arm does.
+    Writer {
+        /// To which database.
+        site: Site,
+        /// Which one of them.
+        number: u64,
+        /// For how long a round lasts.
+        seconds: f64,
+    },
+    /// What a database takes in memory: answers with [`workload::memory::Growth`].
+    Memory {
+        /// Which database.
+        site: Site,
+        /// Of what.
+        of: workload::memory::Of,
+    },
     /// Open a database and read one row: answers with [`workload::open::Opened`].
     Open {
         /// Which database.
@@ -69,20 +85,33 @@ pub struct Worker {
 
 impl Worker {
     /// Starts the process and waits until the arm is set up.
-    pub fn start(workload: &str, engine: Engine, bed: Bed, timeout: Duration) -> Result<Self> {
-        let mut worker = Self::spawn(&Task::Arm { workload: workload.to_owned(), engine, bed }, timeout)?;
+    pub fn start(task: &Task, timeout: Duration) -> Result<Self> {
+        let mut worker = Self::spawn(task, timeout)?;
         worker.receive::<()>().context("set up")?;
         Ok(worker)
     }
 
     /// One round: a value for each of the workload's metrics.
     pub fn round(&mut self) -> Result<Vec<f64>> {
-        self.request(&Command::Round).context("round")
+        self.begin_round()?;
+        self.end_round()
+    }
+
+    /// Starts a round, and doesn't wait: several can be at work at once.
+    pub fn begin_round(&mut self) -> Result<()> {
+        self.send(&Command::Round).context("round")
+    }
+
+    /// Waits for the round that was started.
+    pub fn end_round(&mut self) -> Result<Vec<f64>> {
+        // JSON has no NaN.
+        let values: Vec<Option<f64>> = self.receive().context("round")?;
+        Ok(values.into_iter().map(|value| value.unwrap_or(f64::NAN)).collect())
     }
 
     /// What the arm's database holds at the end, where it has one.
     pub fn digest(&mut self) -> Result<Option<String>> {
-        self.request(&Command::Digest).context("check at the end")
+        self.send(&Command::Digest).and_then(|()| self.receive()).context("check at the end")
     }
 
     fn spawn(task: &Task, timeout: Duration) -> Result<Self> {
@@ -105,10 +134,9 @@ impl Worker {
         Ok(Self { child, input, output, timeout })
     }
 
-    fn request<T: DeserializeOwned>(&mut self, command: &Command) -> Result<T> {
+    fn send(&mut self, command: &Command) -> Result<()> {
         let line = serde_json::to_string(command)? + "\n";
-        self.input.write_all(line.as_bytes()).context("the process is gone")?;
-        self.receive()
+        self.input.write_all(line.as_bytes()).context("the process is gone")
     }
 
     fn receive<T: DeserializeOwned>(&mut self) -> Result<T> {
@@ -152,17 +180,24 @@ pub fn serve() -> Result<()> {
     match serde_json::from_str(&task)? {
         Task::Probe { settings } => answer(probe(settings)),
         Task::Open { site, id } => answer(workload::open::open_once(&site, id)),
-        Task::Arm { workload, engine, bed } => serve_arm(&workload, engine, &bed),
+        Task::Memory { site, of } => answer(workload::memory::grow(&site, of)),
+        Task::Writer { site, number, seconds } => {
+            serve_arm(workload::writers::Writer::arm(&site, number, seconds))
+        }
+        Task::Arm { workload, engine, bed } => serve_arm(make_arm(&workload, engine, &bed)),
     }
 }
 
-fn serve_arm(name: &str, engine: Engine, bed: &Bed) -> Result<()> {
-    let made = workload::all()
+fn make_arm(name: &str, engine: Engine, bed: &Bed) -> Result<Box<dyn Arm>> {
+    workload::all()
         .into_iter()
         .find(|workload| workload.name() == name)
         .ok_or_else(|| anyhow!("no workload {name}"))
-        .and_then(|workload| workload.arm(bed, engine));
-    let mut arm: Box<dyn Arm> = match made {
+        .and_then(|workload| workload.arm(bed, engine))
+}
+
+fn serve_arm(made: Result<Box<dyn Arm>>) -> Result<()> {
+    let mut arm = match made {
         Ok(arm) => {
             answer(Ok(()))?;
             arm

@@ -399,6 +399,12 @@ impl Control {
         }
     }
 
+    /// True if somebody writes, or waits to.
+    pub fn crowded(&self) -> bool {
+        let word = self.word(W_WRITER).load(Ordering::SeqCst);
+        word != Holder::NOBODY.0 || self.word(W_WRITER + 1).load(Ordering::SeqCst) != 0
+    }
+
     /// Gives `word` up and wakes one who waits for it.
     pub fn release(&self, word: Word) {
         if !self.is_own() {

@@ -1,7 +1,7 @@
 //! From appended to durable: one fsync for all who wait (COMMIT protocol in ARCHITECTURE.md, step 7).
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::control::Word;
 use crate::error::{Code, Result};
@@ -15,6 +15,9 @@ const MANY: usize = 4;
 
 /// Sealed segments that are given time to reach the disk before they are waited for.
 const UNDER_WAY: usize = 4;
+
+/// How long an fsync is put off, at most, for writers that are about to commit.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// How long a waiter sleeps before it asks whether the flusher is alive.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -75,7 +78,12 @@ impl Store {
                 return Err(poisoned());
             }
             match self.control.take(Word::Flusher) {
-                Ok(()) => self.flush(limit)?,
+                Ok(()) => {
+                    if limit.is_none() && !writer {
+                        self.gather();
+                    }
+                    self.flush(limit)?;
+                }
                 Err(holder) if !self.control.alive(holder)? => {
                     if !self.control.steal(Word::Flusher, holder) {
                         continue;
@@ -95,6 +103,16 @@ impl Store {
                 }
                 Err(_) => self.control.wait_durable(seen, PATIENCE),
             }
+        }
+    }
+
+    /// Waits for writers that are about to commit, so that one fsync serves them too; not for longer than an
+    /// fsync or two take.
+    fn gather(&self) {
+        let usual = Duration::from_micros(self.sync_time.load(Ordering::Relaxed));
+        let (begun, most) = (Instant::now(), (usual * 2).min(GATHER));
+        while self.control.crowded() && begun.elapsed() < most {
+            std::thread::yield_now();
         }
     }
 
@@ -119,9 +137,11 @@ impl Store {
         let durable = self.control.durable();
         self.catch_up(head)?;
         let dirty = self.tail.lock().index.unsynced(durable, head);
+        let begun = Instant::now();
         for segment in dirty {
             segment.sync()?;
         }
+        self.sync_time.store(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
         self.control.set_durable(head);
         Ok(())
     }

@@ -28,6 +28,7 @@ mod log;
 mod lsn;
 mod maintenance;
 mod overlay;
+mod past;
 mod prepared;
 mod receive;
 mod recover;

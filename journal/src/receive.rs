@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use crate::disk::{File, How, Identity};
 use crate::error::{At, Code, Error, Result};
-use crate::format::{Kind, Name, Origin, Shipped, ShippedHeader, ShippedRow};
+use crate::format::{Kind, Name, Origin, Shipped, ShippedHeader, ShippedRow, Unpacking};
+use crate::hash::page_hash;
 use crate::lsn::{Lsn, LsnRange};
+use crate::past::Past;
 use crate::session::{Durability, Proto, Session};
 use crate::state::{Counters, State, later, lock_page};
 use crate::store::Store;
@@ -76,8 +78,11 @@ impl Store {
             // that isn't right must not change the lineage: it is looked at before.
             let mut looking = Applying::begin(self, session, header, here)?;
             walk(&mut |piece| {
-                piece.rows().for_each(|row| looking.count(&row));
-                Ok(())
+                let mut unpacking = Unpacking::new(header.state.page_size as usize);
+                piece.rows().try_for_each(|row| {
+                    looking.count(&row);
+                    looking.unpack(&mut unpacking, &row).map(drop)
+                })
             })?;
             looking.complete(session)?;
             self.take_over(header.lineage)?;
@@ -187,6 +192,8 @@ struct Applying {
     sum: Option<u64>,
     next_page: u32,
     missing: bool,
+    /// The database before the entry's range, if it is known here.
+    past: Option<Past>,
 }
 
 impl Applying {
@@ -215,6 +222,10 @@ impl Applying {
                 ));
             }
         }
+        let index = Arc::clone(&session.pinned()?.index);
+        let before = Lsn::new(header.range.first.get() - 1);
+        let horizon = store.control.horizon();
+        let known = index.state(before).filter(|_| !header.full && before >= horizon);
         Ok(Applying {
             store: Arc::clone(store),
             header: *header,
@@ -222,6 +233,7 @@ impl Applying {
             sum,
             next_page: 1,
             missing: false,
+            past: known.map(|state| Past::new(index, state, horizon)),
         })
     }
 
@@ -242,9 +254,40 @@ impl Applying {
         self.sum = self.sum.map(|sum| sum.wrapping_add(row.hash));
     }
 
+    /// The image of a row, whose hash is right.
+    fn unpack<'a>(&self, unpacking: &'a mut Unpacking, row: &ShippedRow<'_>) -> Result<&'a [u8]> {
+        let image = unpacking.image(row, |to| {
+            if let Some(past) = &self.past
+                && past.read(&self.store, row.page, to)?
+            {
+                return Ok(());
+            }
+            Err(Error::new(
+                Code::Gap,
+                format!(
+                    "the blob has page {} as a difference from LSN {}, which this replica, at {}, no longer has; ship tide_prepare({})",
+                    row.page,
+                    self.header.range.first.get() - 1,
+                    self.here.lsn,
+                    self.here.lsn
+                ),
+            ))
+        })?;
+        if page_hash(row.page, image) == row.hash {
+            return Ok(image);
+        }
+        Err(Error::new(
+            Code::Damaged,
+            format!(
+                "page {} of the blob isn't what it should be, or what it is a difference from isn't; run tide_verify here and on the sender, and ship it again",
+                row.page
+            ),
+        ))
+    }
+
     fn stage(&mut self, session: &mut Session, piece: &Shipped<'_>) -> Result<()> {
         let size = self.header.state.page_size as usize;
-        let zeros = vec![0; size];
+        let mut unpacking = Unpacking::new(size);
         let resized = self.here.size > 0 && self.here.page_size as usize != size;
         let hashes = if self.sum.is_some() && !self.header.full && !resized && self.here.size > 0 {
             Some(self.store.hashes(self.here.page_size)?)
@@ -258,7 +301,8 @@ impl Applying {
                     *sum = sum.wrapping_sub(self.store.hash_at(session.pinned()?, hashes, row.page)?);
                 }
             }
-            session.stage_page(row.page, size, row.image.unwrap_or(&zeros))?;
+            let image = self.unpack(&mut unpacking, &row)?;
+            session.stage_page(row.page, size, image)?;
         }
         Ok(())
     }

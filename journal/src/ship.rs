@@ -7,6 +7,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::{Packing, ROW_LEN, ShippedHeader};
 use crate::hash::page_hash;
 use crate::lsn::{Lsn, LsnRange};
+use crate::past::Past;
 use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::state::lock_page;
@@ -22,6 +23,8 @@ struct Shipment {
     header: ShippedHeader,
     identities: Vec<(Lsn, u64)>,
     view: Snapshot,
+    /// The database before the range, which every receiver has.
+    past: Option<Past>,
     pages: Vec<u32>,
     next: usize,
 }
@@ -159,7 +162,8 @@ impl Store {
             body: 0,
         };
         self.make_durable(last.lsn)?;
-        Ok(Some(Shipment { header, identities, view, pages, next: 0 }))
+        let past = Some(Past::new(Arc::clone(&view.index), before, horizon));
+        Ok(Some(Shipment { header, identities, view, past, pages, next: 0 }))
     }
 
     /// All pages at the snapshot.
@@ -188,7 +192,7 @@ impl Store {
             body: 0,
         };
         self.make_durable(state.lsn)?;
-        Ok(Shipment { header, identities, view, pages, next: 0 })
+        Ok(Shipment { header, identities, view, past: None, pages, next: 0 })
     }
 
     /// The next piece of a shipment, of about `max_bytes` and at least one page.
@@ -197,6 +201,7 @@ impl Store {
         let mut packing = Packing::new(shipment.header, identities);
         packing.place(shipment.pages.len() as u64, shipment.next as u64);
         let mut image = vec![0; shipment.header.state.page_size as usize];
+        let mut before = image.clone();
         let begun = shipment.next;
         while shipment.next < shipment.pages.len() {
             let full = packing.len() as u64 + image.len() as u64 > max_bytes;
@@ -205,7 +210,11 @@ impl Store {
             }
             let page = shipment.pages[shipment.next];
             shipment.view.read(self, page, 0, &mut image)?;
-            packing.push(page, &image, page_hash(page, &image));
+            let known = match &shipment.past {
+                Some(past) => past.read(self, page, &mut before)?,
+                None => false,
+            };
+            packing.push(page, &image, page_hash(page, &image), known.then_some(&before));
             shipment.next += 1;
         }
         Ok(packing.finish())

@@ -625,9 +625,19 @@ fn hashes_and_kept_images_are_as_specified() {
 }
 
 /// Pieces as the second reader sees them: header, identities, rows.
-type Piece<'a> = (View<'a>, Vec<(u64, u64)>, Vec<(u32, Option<&'a [u8]>)>);
+type Piece<'a> = (View<'a>, Vec<(u64, u64)>, Vec<(u32, u64)>);
 
-fn piece(bytes: &[u8]) -> Piece<'_> {
+/// The images that pages had at `lsn`, as the journal has them.
+fn past(journal: &Journal, lsn: u64) -> BTreeMap<u32, Vec<u8>> {
+    let entries = journal.entries.iter().filter(|entry| entry.last <= lsn);
+    let versions = entries.flat_map(|entry| entry.pages.iter().map(|page| (page, entry.page_size)));
+    versions
+        .map(|((page, _, image), size)| (*page, image.clone().unwrap_or(vec![0; size as usize])))
+        .collect()
+}
+
+/// Pages and encodings of a piece.
+fn piece<'a>(bytes: &'a [u8], past: &BTreeMap<u32, Vec<u8>>) -> Piece<'a> {
     let header = View::new("Shipped header", bytes).sealed();
     let body = &bytes[header.layout.len..];
     assert_eq!(header.get("body") as usize, body.len());
@@ -639,21 +649,30 @@ fn piece(bytes: &[u8]) -> Piece<'_> {
         identities.push((identity.get("lsn"), identity.get("id")));
         rest = &rest[identity.layout.len..];
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut previous) = (Vec::new(), Vec::new());
     let page_size = View::new("State", header.bytes("state")).get("page size");
     while !rest.is_empty() {
         let row = View::new("Shipped row", rest);
         let (page, len) = (row.get("page") as u32, row.get("length") as usize);
         rest = &rest[row.layout.len..];
-        let image = match row.get("encoding") {
-            0 => Some(&rest[..len]),
-            1 => None,
-            other => panic!("encoding {other}"),
+        let mut image = vec![0; page_size as usize];
+        let mut unpack = |other: &[u8]| {
+            let unpacked =
+                zstd_safe::DCtx::create().decompress_using_dict(&mut image[..], &rest[..len], other);
+            assert_eq!(unpacked, Ok(page_size as usize));
+            assert!((len as u64) < page_size);
         };
-        assert_eq!(len as u64, if image.is_some() { page_size } else { 0 });
-        assert_eq!(row.get("hash"), hash_of(page, image.unwrap_or(&vec![0; page_size as usize])));
+        match row.get("encoding") {
+            0 => image.copy_from_slice(&rest[..len]),
+            1 => assert_eq!(len, 0),
+            2 => unpack(&past[&page]),
+            3 => unpack(&previous),
+            other => panic!("encoding {other}"),
+        }
+        assert_eq!(row.get("hash"), hash_of(page, &image));
+        previous = image;
         rest = &rest[len..];
-        rows.push((page, image));
+        rows.push((page, row.get("encoding")));
     }
     assert_eq!(header.get("rows here") as usize, rows.len());
     (header, identities, rows)
@@ -662,12 +681,12 @@ fn piece(bytes: &[u8]) -> Piece<'_> {
 #[test]
 fn a_shipped_entry_is_as_specified() {
     let disk = SimDisk::new();
-    let (_process, store, _session, model) = scripted(&disk);
+    let (process, store, _session, model) = scripted(&disk);
     let log = store.log().unwrap();
     let head = store.head().get();
 
     let blob = store.prepare(Lsn::ZERO, None).unwrap().unwrap();
-    let (header, identities, rows) = piece(&blob);
+    let (header, identities, rows) = piece(&blob, &BTreeMap::new());
     assert_eq!(header.bytes("lineage"), store.lineage());
     assert_eq!((header.get("first lsn"), header.get("last lsn")), (1, head));
     assert_eq!((header.get("flags") & 1, header.get("before")), (1, 0), "all pages");
@@ -680,7 +699,8 @@ fn a_shipped_entry_is_as_specified() {
 
     let after = head - 3;
     let blob = store.prepare(Lsn::new(after), None).unwrap().unwrap();
-    let (header, between, rows) = piece(&blob);
+    let (header, between, rows) = piece(&blob, &past(&walk(&process), after));
+    assert!(rows.iter().all(|row| row.0 > 1 || row.1 != 2) && rows.iter().any(|row| row.1 == 2), "{rows:?}");
     assert_eq!((header.get("first lsn"), header.get("last lsn")), (after + 1, head));
     assert_eq!(header.get("flags"), 2 | 4);
     let identity = |lsn: u64| identities.iter().find(|id| id.0 == lsn).unwrap().1;
@@ -694,14 +714,14 @@ fn a_shipped_entry_is_as_specified() {
 fn pieces_and_incoming_are_as_specified() {
     let (disk, elsewhere) = (SimDisk::new(), SimDisk::new());
     let (_process, store, _session, model) = scripted(&disk);
-    let pieces: Vec<Vec<u8>> = store.batches(Lsn::ZERO, Some(1500)).unwrap().map(Result::unwrap).collect();
+    let pieces: Vec<Vec<u8>> = store.batches(Lsn::ZERO, Some(600)).unwrap().map(Result::unwrap).collect();
     assert!(pieces.len() > 2);
     let (mut before, mut pages) = (0, Vec::new());
     for (n, bytes) in pieces.iter().enumerate() {
-        let (header, identities, rows) = piece(bytes);
+        let (header, identities, rows) = piece(bytes, &BTreeMap::new());
         assert_eq!(header.get("rows before"), before);
         assert_eq!(header.get("rows"), u64::from(model.size));
-        assert_eq!(header.get("token"), piece(&pieces[0]).0.get("token"));
+        assert_eq!(header.get("token"), piece(&pieces[0], &BTreeMap::new()).0.get("token"));
         assert_eq!(identities.is_empty(), n > 0, "identities are in the first piece");
         before += rows.len() as u64;
         pages.extend(rows.into_iter().map(|row| row.0));

@@ -192,7 +192,7 @@ fn batches_come_one_after_the_other() {
 #[test]
 fn a_value_longer_than_the_connection_takes_is_a_limit() {
     let f = Fixture::new();
-    f.db.set_limit(Limit::SQLITE_LIMIT_LENGTH, 20_000).expect("a limit");
+    f.db.set_limit(Limit::SQLITE_LIMIT_LENGTH, 8_000).expect("a limit");
     let (code, text) = f.refused("SELECT tide_prepare(0)");
     assert_eq!(code.extended_code, ffi::SQLITE_TOOBIG);
     assert!(text.starts_with("tideline: LIMIT: "), "{text}");

@@ -216,7 +216,8 @@ impl Open {
         self.journal.begin();
         let begun =
             if self.turn.take() { self.session.begin_write_in_turn() } else { self.session.begin_write() };
-        if begun.as_ref().is_err_and(|e| e.code() == Code::Busy) {
+        // A transaction that has read nothing yet is begun anew if its snapshot is stale, after a sleep, too.
+        if begun.as_ref().is_err_and(|e| matches!(e.code(), Code::Busy | Code::Stale)) {
             self.turn.wait_next();
         }
         begun

@@ -2,11 +2,17 @@
 
 mod bulk;
 mod commit;
+mod crowd;
 mod ddl;
+pub mod memory;
+mod mixed;
 pub mod open;
 mod query;
 mod select;
 mod ship;
+mod tail;
+pub mod writers;
+mod written;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -26,7 +32,28 @@ pub enum Unit {
     Seconds,
     /// More is better.
     BytesPerSecond,
+    /// Commits or statements; more is better.
+    PerSecond,
+    /// Less is better.
+    Bytes,
+    /// A part of what it should be; more is better.
+    Share,
+    /// How many times as much as something else; less is better.
+    Times,
 }
+
+impl Unit {
+    /// Whether the larger value is the better one.
+    pub fn more_is_better(self) -> bool {
+        match self {
+            Self::BytesPerSecond | Self::PerSecond | Self::Share => true,
+            Self::Seconds | Self::Bytes | Self::Times => false,
+        }
+    }
+}
+
+/// Those that can be opened more than once, and write to a disk.
+const ON_DISK: [Engine; 2] = [Engine::Stock, Engine::Tideline];
 
 /// One row of the table.
 #[derive(Clone, Debug, Serialize)]
@@ -61,7 +88,8 @@ pub trait Workload {
 
 /// A workload set up for one engine.
 pub trait Arm {
-    /// Does the work once and gives a value for each metric. What isn't to be measured may be done before and after.
+    /// Does the work once and gives a value for each metric, NaN for one that can't be known here. What isn't to be
+    /// measured may be done before and after.
     fn round(&mut self) -> Result<Vec<f64>>;
 
     /// Checks the database at the end, and gives what must be equal in every engine after as many rounds.
@@ -115,6 +143,11 @@ pub fn all() -> Vec<Box<dyn Workload>> {
     all.extend(query::all());
     all.push(Box::new(bulk::Bulk));
     all.extend(ddl::all());
+    all.extend(writers::all());
+    all.push(Box::new(mixed::Mixed));
+    all.push(Box::new(tail::Tail));
+    all.extend(written::all());
+    all.extend(memory::all());
     all.extend(open::all());
     all.extend(ship::all());
     all

@@ -5,6 +5,7 @@ mod entry;
 mod names;
 mod segment;
 mod shipped;
+mod squeeze;
 mod superblock;
 
 pub use entry::{
@@ -13,7 +14,7 @@ pub use entry::{
 };
 pub use names::{Name, SIDE_SUFFIX};
 pub use segment::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
-pub use shipped::{Packing, SHIPPED_HEADER_LEN, Shipped, ShippedHeader, ShippedRow};
+pub use shipped::{Packing, SHIPPED_HEADER_LEN, Shipped, ShippedHeader, ShippedRow, Unpacking};
 pub use superblock::{Mark, Retention, SLOT_LEN, SUPERBLOCK_LEN, Superblock};
 
 /// Version of every file format here.

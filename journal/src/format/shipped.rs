@@ -3,11 +3,13 @@
 //! ```text
 //!   header (192) │ identities: (LSN, id)… │ rows: page, encoding, length, hash, image… │ CRC-32
 //! ```
+//! An image is compressed: against the image that the page had before the range, if the receiver surely has it, or else
+//! against the image in the row before.
 
+use super::squeeze::{Squeezer, Stretcher};
 use super::superblock::{put_state, state_at};
 use super::{VERSION, bytes, put, u32_at, u64_at};
 use crate::error::{Code, Error, Result};
-use crate::hash::{page_hash, zero_hash};
 use crate::lsn::{Lsn, LsnRange};
 use crate::state::{State, lock_page};
 
@@ -27,6 +29,10 @@ const HAS_AFTER: u32 = 4;
 const RAW: u8 = 0;
 /// The image is all zeros and doesn't follow.
 const ZEROS: u8 = 1;
+/// It is compressed against the image of the same page at the LSN before the range.
+const DIFFERENCE: u8 = 2;
+/// It is compressed against the image in the row before; the first of a piece against nothing.
+const COMPRESSED: u8 = 3;
 
 /// Header of a shipped entry or of a piece of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +72,60 @@ pub struct ShippedRow<'a> {
     pub page: u32,
     /// Its hash.
     pub hash: u64,
-    /// Its image; `None` for a page of zeros.
-    pub image: Option<&'a [u8]>,
+    encoding: u8,
+    encoded: &'a [u8],
+}
+
+impl ShippedRow<'_> {
+    /// True if it takes the image that the page had before the range.
+    pub fn is_difference(&self) -> bool {
+        self.encoding == DIFFERENCE
+    }
+}
+
+/// Turns the rows of a piece into images, one after the other.
+pub struct Unpacking {
+    stretcher: Stretcher,
+    image: Vec<u8>,
+    previous: Vec<u8>,
+}
+
+impl Unpacking {
+    /// For the rows of one piece, of pages of this size.
+    pub fn new(page_size: usize) -> Unpacking {
+        Unpacking { stretcher: Stretcher::new(), image: vec![0; page_size], previous: Vec::new() }
+    }
+
+    /// The image of the next row; `before` fills in the one that the page had before the range, where
+    /// [`ShippedRow::is_difference`]. Its hash isn't compared.
+    ///
+    /// # Errors
+    /// `Damaged`, and those of `before`.
+    pub fn image(
+        &mut self,
+        row: &ShippedRow<'_>,
+        before: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<&[u8]> {
+        std::mem::swap(&mut self.image, &mut self.previous);
+        self.image.resize(self.previous.len().max(self.image.len()), 0);
+        let right = match row.encoding {
+            RAW => {
+                self.image.copy_from_slice(row.encoded);
+                true
+            }
+            ZEROS => {
+                self.image.fill(0);
+                true
+            }
+            DIFFERENCE => {
+                let mut other = vec![0; self.image.len()];
+                before(&mut other)?;
+                self.stretcher.stretch(row.encoded, &other, &mut self.image)
+            }
+            _ => self.stretcher.stretch(row.encoded, &self.previous, &mut self.image),
+        };
+        if right { Ok(&self.image) } else { Err(damaged("holds a damaged page")) }
+    }
 }
 
 fn damaged(what: &str) -> Error {
@@ -152,6 +210,11 @@ impl ShippedHeader {
 pub struct Packing {
     out: Vec<u8>,
     header: ShippedHeader,
+    squeezer: Squeezer,
+    /// The image in the row before.
+    previous: Vec<u8>,
+    /// The image of the row, encoded.
+    encoded: Vec<u8>,
 }
 
 impl Packing {
@@ -163,22 +226,51 @@ impl Packing {
             out.extend_from_slice(&id.to_le_bytes());
         }
         let header = ShippedHeader { rows_here: 0, identities: identities.len() as u32, ..header };
-        Packing { out, header }
+        Packing { out, header, squeezer: Squeezer::new(), previous: Vec::new(), encoded: Vec::new() }
     }
 
-    /// Adds a page.
-    pub fn push(&mut self, page: u32, image: &[u8], hash: u64) {
-        let zeros = image.iter().all(|&b| b == 0);
+    /// Adds a page; `before` is its image at the LSN before the range, if every receiver that may take the
+    /// piece has that.
+    pub fn push(&mut self, page: u32, image: &[u8], hash: u64, before: Option<&[u8]>) {
+        let encoding = self.encode(image, before);
+        let encoded = &self.encoded;
         let mut row = [0; ROW_HEADER_LEN];
         put(&mut row, 0, &page.to_le_bytes());
-        row[4] = if zeros { ZEROS } else { RAW };
-        put(&mut row, 8, &(if zeros { 0 } else { image.len() as u32 }).to_le_bytes());
+        row[4] = encoding;
+        put(&mut row, 8, &(encoded.len() as u32).to_le_bytes());
         put(&mut row, 16, &hash.to_le_bytes());
         self.out.extend_from_slice(&row);
-        if !zeros {
-            self.out.extend_from_slice(image);
-        }
+        self.out.extend_from_slice(encoded);
+        self.previous.clear();
+        self.previous.extend_from_slice(image);
         self.header.rows_here += 1;
+    }
+
+    /// Encodes an image in the shortest way; returns which.
+    fn encode(&mut self, image: &[u8], before: Option<&[u8]>) -> u8 {
+        let mut encoding = RAW;
+        self.encoded.clear();
+        if image.iter().all(|&b| b == 0) {
+            return ZEROS;
+        }
+        // What saves less than an eighth isn't worth undoing.
+        let limit = image.len() - image.len() / 8;
+        if let Some(short) = before.and_then(|before| self.squeezer.squeeze(image, before, true, limit)) {
+            self.encoded.extend_from_slice(short);
+            encoding = DIFFERENCE;
+        }
+        if encoding == RAW || self.encoded.len() > image.len() / 4 {
+            let limit = if encoding == RAW { limit } else { self.encoded.len() };
+            if let Some(short) = self.squeezer.squeeze(image, &self.previous, false, limit) {
+                self.encoded.clear();
+                self.encoded.extend_from_slice(short);
+                encoding = COMPRESSED;
+            }
+        }
+        if encoding == RAW {
+            self.encoded.extend_from_slice(image);
+        }
+        encoding
     }
 
     /// Length so far, in bytes.
@@ -203,7 +295,7 @@ impl Packing {
     }
 }
 
-/// A piece whose checksums and bounds are right, every image's hash included.
+/// A piece whose checksum and bounds are right. Whether its images are is known when they are unpacked.
 pub struct Shipped<'a> {
     /// Its header.
     pub header: ShippedHeader,
@@ -234,11 +326,10 @@ impl<'a> Shipped<'a> {
         for row in shipped.walk() {
             let row = row?;
             let size = header.state.page_size as usize;
-            let hash =
-                row.image.map_or_else(|| zero_hash(row.page, size), |image| page_hash(row.page, image));
             let possible = row.page > last && row.page <= header.state.size && row.page != lock_page(size);
-            if !possible || hash != row.hash {
-                return Err(damaged("holds a damaged page"));
+            // Of page 1 each side serves bytes of its own.
+            if !possible || row.is_difference() && (header.full || row.page == 1) {
+                return Err(damaged("holds a page that can't be there"));
             }
             last = row.page;
             count += 1;
@@ -259,16 +350,19 @@ impl<'a> Shipped<'a> {
             }
             let (row, behind) = rest.split_at(ROW_HEADER_LEN);
             let len = u32_at(row, 8) as usize;
-            let image = match row[4] {
-                RAW if len == size && behind.len() >= len => Some(&behind[..len]),
-                ZEROS if len == 0 => None,
-                _ => {
-                    rest = &[];
-                    return Some(Err(damaged("holds a page of another length")));
-                }
+            let possible = match row[4] {
+                RAW => len == size,
+                ZEROS => len == 0,
+                DIFFERENCE | COMPRESSED => len < size,
+                _ => false,
             };
-            rest = &behind[len..];
-            Some(Ok(ShippedRow { page: u32_at(row, 0), hash: u64_at(row, 16), image }))
+            if !possible || behind.len() < len {
+                rest = &[];
+                return Some(Err(damaged("holds a page of another length")));
+            }
+            let (encoded, behind) = behind.split_at(len);
+            rest = behind;
+            Some(Ok(ShippedRow { page: u32_at(row, 0), hash: u64_at(row, 16), encoding: row[4], encoded }))
         })
     }
 
@@ -295,6 +389,7 @@ impl<'a> Shipped<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::page_hash;
 
     fn example() -> Vec<u8> {
         let header = ShippedHeader {
@@ -305,7 +400,7 @@ mod tests {
             state: State { lsn: Lsn::new(5), id: 9, page_size: 512, size: 10, ..State::default() },
             checksum_before: Some(1),
             checksum_after: None,
-            rows: 2,
+            rows: 4,
             rows_before: 0,
             rows_here: 0,
             identities: 0,
@@ -313,8 +408,17 @@ mod tests {
             body: 0,
         };
         let mut packing = Packing::new(header, &[(Lsn::new(3), 33)]);
-        packing.push(2, &[5; 512], page_hash(2, &[5; 512]));
-        packing.push(7, &[0; 512], zero_hash(7, 512));
+        let noise: Vec<u8> = (0..512u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 7) as u8).collect();
+        let mut changed = noise.clone();
+        changed[300..310].fill(1);
+        for (page, image, before) in [
+            (2, &noise, None),
+            (4, &changed, Some(&noise[..])),
+            (5, &changed, None),
+            (7, &vec![0; 512], None),
+        ] {
+            packing.push(page, image, page_hash(page, image), before);
+        }
         packing.finish()
     }
 
@@ -322,8 +426,22 @@ mod tests {
     fn round_trip() {
         let blob = example();
         let shipped = Shipped::check(&blob).unwrap();
-        let rows: Vec<_> = shipped.rows().map(|row| (row.page, row.image.is_some())).collect();
-        assert_eq!(rows, [(2, true), (7, false)]);
+        let (mut unpacking, mut noise) = (Unpacking::new(512), Vec::new());
+        let encodings = [(2, RAW), (4, DIFFERENCE), (5, COMPRESSED), (7, ZEROS)];
+        for (row, expected) in shipped.rows().zip(encodings) {
+            assert_eq!((row.page, row.encoding), expected);
+            assert_eq!(row.encoded.len() < 64, row.encoding != RAW, "{} bytes", row.encoded.len());
+            let image = unpacking.image(&row, |to| {
+                to.copy_from_slice(&noise);
+                Ok(())
+            });
+            let image = image.unwrap();
+            assert_eq!(page_hash(row.page, image), row.hash);
+            if row.page == 2 {
+                noise = image.to_vec();
+            }
+        }
+        assert_eq!(shipped.rows().count(), 4);
         assert_eq!(shipped.identity(Lsn::new(1)), Some(3));
         assert_eq!(shipped.identity(Lsn::new(3)), Some(33));
         assert_eq!(shipped.identity(Lsn::new(5)), Some(9));

@@ -24,8 +24,9 @@ impl Session {
         let (data, rest) = to.split_at_mut(available);
         rest.fill(0);
         let snapshot = self.snapshot()?;
-        if self.unpublished && offset >= u64::from(snapshot.state.page_size) {
-            self.store.make_durable_as(snapshot.state.lsn, self.writing)?;
+        // What the writer reads can't be taken back before its own commit, or its rollback, has waited.
+        if self.unpublished && !self.writing && offset >= u64::from(snapshot.state.page_size) {
+            self.store.make_durable(snapshot.state.lsn)?;
         }
         let Some(overlay) = self.dirty_overlay().filter(|overlay| overlay.block > 0) else {
             let limit = self.dirty_overlay().map_or(u64::MAX, |overlay| overlay.snapshot_len);
@@ -92,8 +93,8 @@ impl Session {
         if len != snapshot.state.page_size as usize {
             return Ok(None);
         }
-        if self.unpublished {
-            self.store.make_durable_as(snapshot.state.lsn, self.writing)?;
+        if self.unpublished && !self.writing {
+            self.store.make_durable(snapshot.state.lsn)?;
         }
         snapshot.slice(&self.store, page)
     }

@@ -82,6 +82,8 @@ pub struct Store {
     /// Fsyncs of the journal since its segment was begun, and whether those of the one before were few.
     pub(crate) flushes: AtomicU32,
     pub(crate) seldom_synced: AtomicBool,
+    /// How long the last fsync of the journal took, in microseconds.
+    pub(crate) sync_time: AtomicU64,
     /// True if the journal grew by half a segment or more since it was last asked what is to be done.
     pub(crate) rolled: AtomicBool,
     pub(crate) maintenance: Arc<Maintenance>,
@@ -202,6 +204,7 @@ impl Store {
             ready: Mutex::default(),
             flushes: AtomicU32::new(0),
             seldom_synced: AtomicBool::new(true),
+            sync_time: AtomicU64::new(0),
             spares: Mutex::default(),
             rolled: AtomicBool::new(due),
             maintenance: Arc::default(),

@@ -1,11 +1,14 @@
 //! The writer's place, and what a writer that died leaves to whoever takes it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::control::Word;
 use crate::error::{Code, Error, Result};
 use crate::store::Store;
 use crate::store::tail::{Images, advance};
+
+/// How long one who waits for the writer's place stays awake.
+const SPIN: Duration = Duration::from_micros(50);
 
 impl Store {
     /// Takes the writer word. Nothing is known about the snapshot yet.
@@ -31,8 +34,16 @@ impl Store {
     /// `Denied` in a forked child.
     pub fn wait_for_turn(&self, patience: Duration) -> Result<bool> {
         self.check_process()?;
-        if self.control.keep_turn() {
-            return Ok(true);
+        // Most write for a few microseconds only, and waking a thread takes longer.
+        let begun = Instant::now();
+        loop {
+            if self.control.keep_turn() {
+                return Ok(true);
+            }
+            if begun.elapsed() >= SPIN.min(patience) {
+                break;
+            }
+            std::thread::yield_now();
         }
         if let Some(holder) = self.control.holder(Word::Writer) {
             self.control.wait_word(Word::Writer, holder, patience);
