@@ -16,13 +16,19 @@ use crate::disk::fork_generation;
 use crate::error::Result;
 use crate::store::Store;
 
-/// Segments that may be begun before the thread has seen to what there was when the first of them was.
-const BEHIND: u32 = 32;
+/// Segments that may be half filled before the thread has seen to what there was at the first of them: from then on
+/// every so many of them wait a moment for it, so that nobody has to wait for long.
+const BEHIND: u32 = 16;
+const EVERY: u32 = 4;
+const MOMENT: Duration = Duration::from_millis(10);
+
+/// Segments after which the next one waits until the thread has.
+const FAR_BEHIND: u32 = 64;
 
 /// How long the thread waits for more to do.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How long a commit waits for a thread that is behind; it goes on then.
+/// How long a commit waits for a thread that is far behind; it goes on then.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The thread of a store, as both see it.
@@ -108,15 +114,15 @@ impl Store {
             turn.behind += 1;
             if std::mem::replace(&mut turn.running, true) {
                 self.maintenance.wanted.notify_one();
-                while turn.behind >= BEHIND {
-                    // More is committed than the thread gets done.
-                    let waited = self.maintenance.progress.wait_timeout(turn, PATIENCE);
-                    let (next, late) = waited.unwrap_or_else(PoisonError::into_inner);
-                    turn = next;
-                    if late.timed_out() {
-                        break;
-                    }
-                }
+                // More is committed than the thread gets done.
+                let patience = match turn.behind {
+                    FAR_BEHIND.. => PATIENCE,
+                    behind if behind >= BEHIND && behind.is_multiple_of(EVERY) => MOMENT,
+                    _ => return Ok(()),
+                };
+                let seen = |turn: &mut Turn| turn.behind >= BEHIND;
+                let waited = self.maintenance.progress.wait_timeout_while(turn, patience, seen);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
                 return Ok(());
             }
         }
