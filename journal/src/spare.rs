@@ -14,7 +14,7 @@ use crate::error::{At, Result};
 use crate::format::{Name, SegmentHeader, SegmentKind};
 use crate::lsn::Lsn;
 use crate::segment::Segment;
-use crate::store::Store;
+use crate::store::{FEW, Store};
 
 /// Spare segments that one process keeps.
 const MOST: usize = 24;
@@ -102,7 +102,7 @@ impl Store {
                 // In large pieces, which the system then keeps as such.
                 fill(&*next.file, self.options.segment_bytes).at(here)?;
             }
-            if self.seldom_synced.load(Ordering::Relaxed) {
+            if self.seldom_synced.load(Ordering::Relaxed) && self.flushes.load(Ordering::Relaxed) <= FEW {
                 next.file.warm(0..self.options.segment_bytes);
             } else if next.new {
                 // Commits that are synced overwrite blocks that have been written, without a change of metadata.

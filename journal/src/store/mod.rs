@@ -40,7 +40,7 @@ pub(crate) use mark::{MARK_BYTE, base_header};
 use opening::missing_side;
 pub(crate) use opening::{Opening, Recovered};
 pub(crate) use superblock::{read_superblock_slots, write_superblock};
-pub(crate) use tail::{Images, Tail, advance, follow_seal, images_are_sound, open_addressed};
+pub(crate) use tail::{FEW, Images, Tail, advance, follow_seal, images_are_sound, open_addressed};
 
 /// How a store is opened.
 #[derive(Clone)]

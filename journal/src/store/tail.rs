@@ -13,7 +13,7 @@ use crate::segment::{Checked, Segment};
 use crate::store::Store;
 
 /// Fsyncs of a segment while it is written that are few: the next one is warmed.
-const FEW: u32 = 4;
+pub(crate) const FEW: u32 = 4;
 
 /// Where the next entry goes.
 pub(crate) struct Tail {
