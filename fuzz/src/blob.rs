@@ -101,15 +101,32 @@ impl Row {
         get(&self.header, Row::PAGE) as u32
     }
 
-    /// The image, of `size` bytes.
-    pub fn image(&self, size: usize) -> Vec<u8> {
-        if self.image.is_empty() { vec![0; size] } else { self.image.clone() }
+    /// Hash of the image.
+    pub fn hash(&self) -> u64 {
+        get(&self.header, Row::HASH)
     }
 
-    /// Makes encoding and length those of the image.
+    /// True if what follows is the image itself, or nothing, which stands for zeros; else it is compressed.
+    fn is_plain(&self) -> bool {
+        get(&self.header, Row::ENCODING) < 2
+    }
+
+    /// Makes encoding and length those of what follows.
     fn measure(&mut self) {
-        put(&mut self.header, Row::ENCODING, u64::from(self.image.is_empty()));
+        if self.is_plain() {
+            put(&mut self.header, Row::ENCODING, u64::from(self.image.is_empty()));
+        }
         put(&mut self.header, Row::LEN, self.image.len() as u64);
+    }
+
+    /// Makes the hash that of the image, where that is known.
+    fn repair_hash(&mut self, size: usize) {
+        if self.is_plain() {
+            let zeros = vec![0; size];
+            let image = if self.image.is_empty() { &zeros } else { &self.image };
+            let hash = page_hash(self.page(), image);
+            put(&mut self.header, Row::HASH, hash);
+        }
     }
 }
 
@@ -177,14 +194,11 @@ impl Blob {
         }
         let size = (self.get(field::PAGE_SIZE) as usize).min(1 << 16);
         if repair.hashes {
-            for row in &mut self.rows {
-                let hash = page_hash(row.page(), &row.image(size));
-                put(&mut row.header, Row::HASH, hash);
-            }
+            self.rows.iter_mut().for_each(|row| row.repair_hash(size));
         }
         let flags = self.get(field::FLAGS);
         if repair.checksums && flags & FULL != 0 {
-            let sum = self.rows.iter().fold(0u64, |sum, row| sum.wrapping_add(get(&row.header, Row::HASH)));
+            let sum = self.rows.iter().fold(0u64, |sum, row| sum.wrapping_add(row.hash()));
             self.put(field::AFTER, sum);
             self.put(field::FLAGS, flags | HAS_AFTER);
         } else if repair.checksums {
