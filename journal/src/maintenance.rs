@@ -202,6 +202,11 @@ fn run(maintenance: &Maintenance, store: &Weak<Store>) {
             }
             if turn.behind == 0 {
                 turn.running = false;
+                drop(turn);
+                let _step = maintenance.step.lock();
+                if let Some(store) = store.upgrade() {
+                    store.drop_most_spares().unwrap_or_else(|e| crate::report(&e));
+                }
                 return;
             }
             turn.behind = 0;

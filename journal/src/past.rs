@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::error::{At, Result};
 use crate::index::Index;
-use crate::lsn::Lsn;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::store::Store;
@@ -15,9 +14,12 @@ pub(crate) struct Past {
 }
 
 impl Past {
-    /// At `state`, which `index` knows; what is above `horizon` is in the journal.
-    pub fn new(index: Arc<Index>, state: State, horizon: Lsn) -> Past {
-        Past { view: Snapshot { index, state, floor: horizon } }
+    /// At `state`, which `index` knows.
+    pub fn new(store: &Store, index: Arc<Index>, state: State) -> Past {
+        // What is above either is in the journal, and stays there for whoever has a snapshot. The horizon moves before
+        // the base gets there.
+        let floor = store.control.horizon().min(store.control.base());
+        Past { view: Snapshot { index, state, floor } }
     }
 
     /// Fills `to` with the image that `page` had; false if it isn't there any more, wasn't yet, or had another length.

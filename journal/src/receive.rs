@@ -233,7 +233,7 @@ impl Applying {
             sum,
             next_page: 1,
             missing: false,
-            past: known.map(|state| Past::new(index, state, horizon)),
+            past: known.map(|state| Past::new(store, index, state)),
         })
     }
 

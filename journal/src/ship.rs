@@ -162,7 +162,7 @@ impl Store {
             body: 0,
         };
         self.make_durable(last.lsn)?;
-        let past = Some(Past::new(Arc::clone(&view.index), before, horizon));
+        let past = Some(Past::new(self, Arc::clone(&view.index), before));
         Ok(Some(Shipment { header, identities, view, past, pages, next: 0 }))
     }
 

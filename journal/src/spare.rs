@@ -19,6 +19,9 @@ use crate::store::{FEW, Store};
 /// Spare segments that one process keeps.
 const MOST: usize = 24;
 
+/// Spare segments that stay while nothing is to be done.
+const IDLE: usize = 4;
+
 /// Segments that are made ready before the journal comes to them.
 const READY: usize = 6;
 
@@ -164,7 +167,25 @@ impl Store {
     /// Removes the segments that this process has ready or to spare.
     pub(crate) fn drop_spares(&self) -> Result<()> {
         let ready: Vec<PathBuf> = self.ready.lock().drain(..).map(|ready| ready.path).collect();
-        for path in ready.into_iter().chain(self.spares.lock().drain(..).map(|spare| spare.path)) {
+        self.remove_all(ready)?;
+        self.keep_spares(0)
+    }
+
+    /// Removes segments to spare but for a few, when there is little to do.
+    pub(crate) fn drop_most_spares(&self) -> Result<()> {
+        self.keep_spares(IDLE)
+    }
+
+    fn keep_spares(&self, count: usize) -> Result<()> {
+        let mut spares = self.spares.lock();
+        let count = count.min(spares.len());
+        let dropped = spares.drain(count..).map(|spare| spare.path).collect();
+        drop(spares);
+        self.remove_all(dropped)
+    }
+
+    fn remove_all(&self, paths: Vec<PathBuf>) -> Result<()> {
+        for path in paths {
             match self.disk.remove(&path) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                 other => other.at(|| format!("removing {}", path.display()))?,

@@ -4,9 +4,9 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Change, Model, Rng, commit, open, read};
+use common::{Change, Model, PAGE, Rng, commit, open, read};
 use tideline_journal::disk::SimDisk;
-use tideline_journal::{Code, Durability, Lsn, Session};
+use tideline_journal::{Code, Durability, Lsn, Retention, Session};
 
 #[test]
 fn commits_are_read_back_after_closing_and_opening() {
@@ -268,4 +268,34 @@ fn snapshots_stay_while_segments_are_written_again() {
         assert!(stores[0].verify().unwrap().is_empty());
     }
     assert!(again > 20, "segments were written again {again} times");
+}
+
+#[test]
+fn what_is_shipped_during_folds_is_what_the_receiver_takes_it_for() {
+    // While a fold is under way the horizon is ahead of the base, on either side.
+    let (disk, elsewhere) = (SimDisk::new(), SimDisk::new());
+    let (source, replica) = (open(&disk.process()).unwrap(), open(&elsewhere.process()).unwrap());
+    for store in [&source, &replica] {
+        store.set_retention(Retention::Lsns(4)).unwrap();
+    }
+    let (mut model, mut rng) = (Model::default(), Rng(33));
+    let mut session = Session::new(Arc::clone(&source)).unwrap();
+    let mut differences = 0;
+    for round in 0..400 {
+        let change = model.change(&mut rng);
+        commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+        if rng.below(3) > 0 {
+            continue;
+        }
+        let after = replica.head();
+        let blob = match source.prepare(after, None) {
+            Ok(blob) => blob.expect("there are new commits"),
+            Err(e) if e.code() == Code::Trimmed => source.prepare(Lsn::ZERO, None).unwrap().unwrap(),
+            Err(e) => panic!("{e}"),
+        };
+        differences += u32::from(after > Lsn::ZERO && blob.len() < PAGE);
+        assert_eq!(replica.receive(&blob).unwrap(), source.head(), "round {round}");
+        assert_eq!(read(&replica).unwrap().1, model, "round {round}");
+    }
+    assert!(differences > 20, "{differences} small blobs");
 }

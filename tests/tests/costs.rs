@@ -81,6 +81,20 @@ fn a_commit_is_one_write_of_its_pages() {
 }
 
 #[test]
+fn without_fsyncs_a_commit_makes_no_call() {
+    let scratch = Scratch::new();
+    let kind = nix::sys::statfs::statfs(&scratch.path("")).expect("a file system").filesystem_type();
+    if ![nix::sys::statfs::EXT4_SUPER_MAGIC, nix::sys::statfs::TMPFS_MAGIC].contains(&kind) {
+        println!("skipped: on this file system nothing is written through a mapping");
+        return;
+    }
+    let db = warmed(&scratch, "NORMAL");
+    // From when the thread has made a segment ready, which takes it as long as it takes.
+    let quiet = (0..500).any(|_| spent(|| insert(&db, COMMITS)).writes == 0);
+    assert!(quiet, "each of 500 batches of {COMMITS} commits has made calls");
+}
+
+#[test]
 fn a_read_makes_no_call() {
     let scratch = Scratch::new();
     let db = warmed(&scratch, "NORMAL");
