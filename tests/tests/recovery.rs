@@ -145,6 +145,8 @@ assert one(db, "SELECT count(*) FROM t") == newest
 assert one(db, "SELECT tide_lsn()") == newest + 1
 assert one(db, "PRAGMA integrity_check") == "ok"
 assert one(db, "SELECT count(*) FROM t WHERE length(rtrim(v, 'y')) <> n * 37 % 5000") == 0
+# The next writer goes on from here.
+acknowledge("acks", newest)
 "#;
             python(&scratch, check, &[]).ok();
         }
