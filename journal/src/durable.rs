@@ -55,8 +55,7 @@ impl Store {
         // The newest are still on their way.
         match segments.len().checked_sub(UNDER_WAY) {
             Some(arrived) if arrived >= MANY => {
-                let through = Lsn::new(segments[arrived].header.first.get() - 1);
-                self.make_durable_through(through, Some(through), false)
+                self.make_just_durable(Lsn::new(segments[arrived].header.first.get() - 1))
             }
             _ => Ok(()),
         }

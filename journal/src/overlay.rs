@@ -288,11 +288,7 @@ impl Overlay {
             to.copy_from_slice(&self.buffer[at..at + to.len()]);
             return Ok(true);
         }
-        match self.segment.file.slice(offset, to.len()) {
-            Some(staged) => to.copy_from_slice(staged),
-            None => self.segment.read(offset, to)?,
-        }
-        Ok(true)
+        self.segment.copy(offset, to).map(|()| true)
     }
 
     /// The staged block without a copy, where the disk can.

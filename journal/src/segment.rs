@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use crate::disk::{Disk, File, How};
 use crate::error::{At, Code, Error, Result};
 use crate::format::{
-    COMMIT_RECORD_LEN, CommitRecord, EntryHeader, HEADER_LEN, ROW_LEN, Row, SEGMENT_HEADER_LEN,
+    COMMIT_RECORD_LEN, CommitRecord, EntryHeader, HEADER_LEN, LONGEST, ROW_LEN, Row, SEGMENT_HEADER_LEN,
     SegmentHeader, find_annotation,
 };
 use crate::hash::page_hash;
@@ -86,13 +86,18 @@ fn rows_are_right(header: &EntryHeader, table: &[u8]) -> bool {
             && row.page <= header.state.size
             && row.page != lock
             && row.offset % IMAGE_ALIGN == 0
-            && row.offset < 1 << 43;
+            && row.offset < LONGEST;
         last = row.page;
         right
     })
 }
 
 impl Segment {
+    fn of(header: SegmentHeader, file: Arc<dyn File>, path: PathBuf, assumed: bool) -> Segment {
+        let (under_way, gone) = (AtomicBool::default(), AtomicBool::default());
+        Segment { header, file, path, assumed, under_way, gone }
+    }
+
     /// Creates the file with its header and `capacity` bytes, durably.
     pub fn create(disk: &dyn Disk, path: PathBuf, header: SegmentHeader, capacity: u64) -> Result<Segment> {
         let file = disk.open(&path, How::Create).at(|| format!("creating {}", path.display()))?;
@@ -104,28 +109,14 @@ impl Segment {
         });
         made.at(|| format!("writing {}", path.display()))?;
         sync_name(disk, &path)?;
-        Ok(Segment {
-            header,
-            file,
-            path,
-            assumed: false,
-            under_way: AtomicBool::default(),
-            gone: AtomicBool::default(),
-        })
+        Ok(Segment::of(header, file, path, false))
     }
 
     /// Makes a file, whose name is durable, into the segment that goes on from another. The header need
     /// not reach the disk before what is behind it does.
     pub fn begin(file: Arc<dyn File>, path: PathBuf, header: SegmentHeader) -> Result<Segment> {
         file.write_at(&header.encode(), 0).at(|| format!("writing {}", path.display()))?;
-        Ok(Segment {
-            header,
-            file,
-            path,
-            assumed: false,
-            under_way: AtomicBool::default(),
-            gone: AtomicBool::default(),
-        })
+        Ok(Segment::of(header, file, path, false))
     }
 
     /// Makes everything in it durable.
@@ -137,14 +128,7 @@ impl Segment {
     pub fn open(disk: &dyn Disk, path: PathBuf, how: How) -> Result<Segment> {
         let file = disk.open(&path, how).at(|| format!("opening {}", path.display()))?;
         let header = read_header(&*file, &path)?;
-        Ok(Segment {
-            header,
-            file,
-            path,
-            assumed: false,
-            under_way: AtomicBool::default(),
-            gone: AtomicBool::default(),
-        })
+        Ok(Segment::of(header, file, path, false))
     }
 
     /// Opens the one that a seal leads to. What is to be in its header follows from that; where the file
@@ -152,23 +136,9 @@ impl Segment {
     pub fn open_next(disk: &dyn Disk, path: PathBuf, expected: SegmentHeader) -> Result<Segment> {
         let file = disk.open(&path, How::Write).at(|| format!("opening {}", path.display()))?;
         match read_header(&*file, &path) {
-            Ok(header) if header.continues_as(&expected) => Ok(Segment {
-                header,
-                file,
-                path,
-                assumed: false,
-                under_way: AtomicBool::default(),
-                gone: AtomicBool::default(),
-            }),
+            Ok(header) if header.continues_as(&expected) => Ok(Segment::of(header, file, path, false)),
             Err(e) if e.code() != Code::Damaged => Err(e),
-            _ => Ok(Segment {
-                header: expected,
-                file,
-                path,
-                assumed: true,
-                under_way: AtomicBool::default(),
-                gone: AtomicBool::default(),
-            }),
+            _ => Ok(Segment::of(expected, file, path, true)),
         }
     }
 
@@ -188,6 +158,15 @@ impl Segment {
         let mut copy = vec![0; len];
         self.read(offset, &mut copy)?;
         Ok(Cow::Owned(copy))
+    }
+
+    /// Fills `to` from `offset`, without a system call where the disk can.
+    pub fn copy(&self, offset: u64, to: &mut [u8]) -> Result<()> {
+        match self.file.slice(offset, to.len()) {
+            Some(bytes) => to.copy_from_slice(bytes),
+            None => self.read(offset, to)?,
+        }
+        Ok(())
     }
 
     /// Fills `to` from `offset`.

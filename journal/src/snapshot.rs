@@ -48,10 +48,7 @@ impl Snapshot {
                     self.verify(page, &found)?;
                 }
                 let segment = self.index.segment(found.place.segment);
-                match segment.file.slice(found.place.offset + at as u64, to.len()) {
-                    Some(bytes) => to.copy_from_slice(bytes),
-                    None => segment.read(found.place.offset + at as u64, to)?,
-                }
+                segment.copy(found.place.offset + at as u64, to)?;
             }
             Source::Base => {
                 store.check_base_page(page, self.state.page_size as usize)?;

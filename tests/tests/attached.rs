@@ -371,12 +371,9 @@ fn killed_at_random_a_commit_over_databases_has_happened_in_all_or_none() {
 /// differs from time to time.
 const AT_EVERY_CALL: &str = r#"
 from tide import *
-import ctypes, itertools, shutil
+from crash import *
 crash, *names = sys.argv[1:]
-if "LD_PRELOAD" not in os.environ:
-    os.environ["LD_PRELOAD"] = crash
-    os.execv(sys.executable, sys.orig_argv)
-calls = ctypes.CDLL(None)
+calls = preloaded(crash)
 
 def path(name):
     return f"file:{name}.db?vfs={'unix' if name == 'plain' else 'tideline'}"
@@ -386,7 +383,6 @@ def opened(name):
     return sqlite3.connect(path(name), uri=True, isolation_level=None)
 
 def commit(n):
-    """Dies at the n-th call, or tells the parent that there were fewer."""
     db = opened(names[0])
     for name in names[1:]:
         db.execute(f"ATTACH '{path(name)}' AS {name}")
@@ -395,7 +391,6 @@ def commit(n):
         db.execute(f"INSERT INTO {schema}.t VALUES (1, zeroblob(9000))")
     calls.crash_at(n)
     db.execute("COMMIT")
-    os._exit(0 if calls.crash_disarmed() > 0 else 1)
 
 os.mkdir("new")
 os.chdir("new")
@@ -406,18 +401,7 @@ for name in names:
 os.chdir("..")
 outcomes = []
 orders = itertools.cycle(itertools.permutations(names))
-for n in itertools.count(1):
-    shutil.copytree("new", f"run{n}")
-    os.chdir(f"run{n}")
-    child = os.fork()
-    if child == 0:
-        try:
-            commit(n)
-        except BaseException as fault:
-            print(repr(fault), file=sys.stderr, flush=True)
-        os._exit(2)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, -9), (n, status)
+for n in at_every_call(calls, commit):
     order, found = next(orders), {}
     for name in order:
         db = opened(name)
@@ -428,10 +412,6 @@ for n in itertools.count(1):
     outcomes.append(found.popitem()[1])
     for name in names:
         assert name == "plain" or not os.path.exists(name + ".db-journal"), (n, order)
-    os.chdir("..")
-    shutil.rmtree(f"run{n}")
-    if status == 0:
-        break
 assert outcomes[0] == 0 and outcomes[-1] == 1, outcomes
 print(len(outcomes), "calls")
 "#;

@@ -214,13 +214,10 @@ os._exit(0)
 /// Dies at each call of the work that is named, in turn, and looks at what is left.
 const AT_EVERY_CALL: &str = r#"
 from tide import *
-import ctypes, itertools, shutil
+from crash import *
 crash, what, *allowed = sys.argv[1:]
 allowed = set(map(int, allowed))
-if "LD_PRELOAD" not in os.environ:
-    os.environ["LD_PRELOAD"] = crash
-    os.execv(sys.executable, sys.orig_argv)
-calls = ctypes.CDLL(None)
+calls = preloaded(crash)
 
 def begin():
     plain = sqlite3.connect("a.db", isolation_level=None)
@@ -267,26 +264,17 @@ def work():
         db.execute("SELECT tide_detach()").fetchall()
     db.close()
 
+def attempt(n):
+    load()
+    calls.crash_at(n)
+    work()
+
 os.mkdir("new")
 os.chdir("new")
 begin()
 os.chdir("..")
 lsns = set()
-for n in itertools.count(1):
-    shutil.copytree("new", f"run{n}")
-    os.chdir(f"run{n}")
-    child = os.fork()
-    if child == 0:
-        try:
-            load()
-            calls.crash_at(n)
-            work()
-            os._exit(0 if calls.crash_disarmed() > 0 else 1)
-        except BaseException as fault:
-            print(repr(fault), file=sys.stderr, flush=True)
-        os._exit(2)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, -9), (n, status)
+for n in at_every_call(calls, attempt):
     db = connect("a.db")
     assert one(db, "PRAGMA integrity_check") == "ok", n
     assert db.execute("SELECT * FROM tide_verify").fetchall() == [], n
@@ -299,10 +287,6 @@ for n in itertools.count(1):
     plain = sqlite3.connect("a.db")
     assert one(plain, "PRAGMA integrity_check") == "ok" and one(plain, "SELECT count(*) FROM t") == count + 1, n
     plain.close()
-    os.chdir("..")
-    shutil.rmtree(f"run{n}")
-    if status == 0:
-        break
 assert {min(allowed), max(allowed)} <= lsns <= allowed, lsns
 print(n, "calls, LSNs", sorted(lsns))
 "#;

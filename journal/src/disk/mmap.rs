@@ -116,6 +116,14 @@ impl Windows {
         Ok(())
     }
 
+    /// True if the first `len` bytes, which are reserved for that, can be written through a mapping: on a
+    /// file system that overwrites in place, no page of them can fail to find space.
+    pub(super) fn can_be_written(&self, file: &File, len: u64) -> bool {
+        let reserved =
+            self.size.is_some() && self.allocate(file, len).is_ok() && len <= self.resize.lock().bytes;
+        reserved && overwrites_in_place(file)
+    }
+
     /// Sets the length of the file in bytes.
     pub(super) fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
         let mut reserved = self.resize.lock();
@@ -209,7 +217,7 @@ pub(super) fn begin_sync(_file: &File) {}
 /// on write may find the disk full at any page, which a mapping answers with SIGBUS; so may XFS
 /// after a copy that shares extents, and nobody knows what is below an overlay.
 #[cfg(target_os = "linux")]
-pub(super) fn overwrites_in_place(file: &File) -> bool {
+fn overwrites_in_place(file: &File) -> bool {
     use nix::sys::statfs;
 
     statfs::fstatfs(file).is_ok_and(|fs| {
@@ -220,7 +228,7 @@ pub(super) fn overwrites_in_place(file: &File) -> bool {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn overwrites_in_place(_file: &File) -> bool {
+fn overwrites_in_place(_file: &File) -> bool {
     false
 }
 

@@ -27,7 +27,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use self::handle::Handle;
-use super::mmap::{SharedWords, Windows, overwrites_in_place};
+use super::mmap::{SharedWords, Windows};
 use super::warm::Warm;
 use super::{Disk, File, How, Identity, LockKind, Words};
 
@@ -67,7 +67,6 @@ impl RealDisk {
             windows: Windows::new(NonZeroU64::new(window).filter(|_| self.mapping)),
             handle,
             kept,
-            mapping: self.mapping,
             writable,
             warm: Warm::default(),
         }
@@ -192,7 +191,6 @@ struct RealFile {
     windows: Windows,
     handle: Arc<Handle>,
     kept: bool,
-    mapping: bool,
     /// False for [`How::Read`], although a parked descriptor may be able to do more.
     writable: bool,
     warm: Warm,
@@ -256,8 +254,7 @@ impl File for RealFile {
     fn warm(&self, range: Range<u64>) {
         let Ok(file) = self.writable() else { return };
         // Reserved by whoever made the file, but not by this process, perhaps.
-        let reserved = self.mapping && self.windows.allocate(file, range.end).is_ok();
-        if reserved && overwrites_in_place(file) {
+        if self.windows.can_be_written(file, range.end) {
             self.warm.up(file, range);
         }
     }

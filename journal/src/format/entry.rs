@@ -14,8 +14,8 @@ pub const COMMIT_RECORD_LEN: usize = 32;
 /// Entries begin at multiples of this many bytes.
 pub const ENTRY_ALIGN: u64 = 64;
 
-/// No entry is as long, in bytes: the index has so many bits for an offset.
-const LONGEST: u64 = 1 << 43;
+/// No entry is as long, in bytes, and no image as far into its segment: the index has so many bits for an offset.
+pub const LONGEST: u64 = 1 << 43;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"ENT1");
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"COM1");

@@ -9,8 +9,8 @@ mod squeeze;
 mod superblock;
 
 pub use entry::{
-    COMMIT_RECORD_LEN, CommitRecord, ENTRY_ALIGN, EntryHeader, HEADER_LEN, Kind, Origin, ROW_LEN, Row,
-    SUPER_JOURNAL, annotation, find_annotation, seal, sealed_to,
+    COMMIT_RECORD_LEN, CommitRecord, ENTRY_ALIGN, EntryHeader, HEADER_LEN, Kind, LONGEST, Origin, ROW_LEN,
+    Row, SUPER_JOURNAL, annotation, find_annotation, seal, sealed_to,
 };
 pub use names::{Name, SIDE_SUFFIX};
 pub use segment::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};

@@ -86,14 +86,19 @@ impl ShippedRow<'_> {
 /// Turns the rows of a piece into images, one after the other.
 pub struct Unpacking {
     stretcher: Stretcher,
+    page_size: usize,
     image: Vec<u8>,
+    /// That of the row before; empty for the first.
     previous: Vec<u8>,
+    /// What the page had before the range.
+    before: Vec<u8>,
 }
 
 impl Unpacking {
     /// For the rows of one piece, of pages of this size.
     pub fn new(page_size: usize) -> Unpacking {
-        Unpacking { stretcher: Stretcher::new(), image: vec![0; page_size], previous: Vec::new() }
+        let (image, previous, before) = (Vec::new(), Vec::new(), Vec::new());
+        Unpacking { stretcher: Stretcher::new(), page_size, image, previous, before }
     }
 
     /// The image of the next row; `before` fills in the one that the page had before the range, where
@@ -107,7 +112,7 @@ impl Unpacking {
         before: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<&[u8]> {
         std::mem::swap(&mut self.image, &mut self.previous);
-        self.image.resize(self.previous.len().max(self.image.len()), 0);
+        self.image.resize(self.page_size, 0);
         let right = match row.encoding {
             RAW => {
                 self.image.copy_from_slice(row.encoded);
@@ -118,9 +123,9 @@ impl Unpacking {
                 true
             }
             DIFFERENCE => {
-                let mut other = vec![0; self.image.len()];
-                before(&mut other)?;
-                self.stretcher.stretch(row.encoded, &other, &mut self.image)
+                self.before.resize(self.page_size, 0);
+                before(&mut self.before)?;
+                self.stretcher.stretch(row.encoded, &self.before, &mut self.image)
             }
             _ => self.stretcher.stretch(row.encoded, &self.previous, &mut self.image),
         };

@@ -31,7 +31,7 @@ pub(super) unsafe extern "C" fn x_full_pathname(
             }
         };
         // Anything but an error: the name of a symbolic link is answered with a code of its own.
-        if !matches!(code & 0xff, ffi::SQLITE_OK) || !sets_apart(&behind(name)) {
+        if code & 0xff != ffi::SQLITE_OK || !sets_apart(&behind(name)) {
             return code;
         }
         // SAFETY: the host's method left a name that ends in a zero, in `room` bytes.
