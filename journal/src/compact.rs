@@ -54,7 +54,7 @@ impl Store {
                 ),
             ));
         }
-        let index = Arc::clone(&self.tail.lock().index);
+        let index = self.whole()?;
         let ends = |lsn: Lsn| index.state(lsn).is_some();
         if range.first < oldest || !ends(Lsn::new(range.first.get() - 1)) || !ends(range.last) {
             return Err(Error::new(
@@ -141,6 +141,7 @@ impl Store {
             let _guard = self.lock_superblock()?;
             let mut block = self.read_superblock()?;
             block.first_segment = number;
+            block.behind = None;
             self.write_superblock(&mut block)?;
         }
         let len = |segment: &Segment| segment.file.len().at(|| format!("reading {}", segment.path.display()));
@@ -150,12 +151,7 @@ impl Store {
             self.disk.remove(&segment.path).at(|| format!("removing {}", segment.path.display()))?;
         }
         let freed = before.saturating_sub(len(&segment)?);
-        let mut tail = self.tail.lock();
-        let applied = tail.index.applied();
-        let (_, mut fresh) = self.opening().attach()?;
-        self.catch_up_from(&mut fresh, applied)?;
-        *tail = fresh;
-        self.swap_index(&tail);
+        self.read_anew(&mut self.tail.lock())?;
         Ok(freed)
     }
 }
@@ -284,6 +280,65 @@ impl Rewrite<'_> {
         self.write(self.at + header.record(), &record.encode())?;
         self.at = round_up(self.at + header.len, ENTRY_ALIGN);
         self.chain = record.chain;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::disk::{Disk, SimDisk};
+    use crate::session::{Durability, Session};
+    use crate::store::Options;
+
+    const PAGE: usize = 512;
+
+    fn write(session: &mut Session, fill: u8) -> Result<()> {
+        session.begin_read()?;
+        session.begin_write()?;
+        let mut header = [0; PAGE];
+        header[..24].copy_from_slice(b"SQLite format 3\0\x02\x00\x01\x01\x00\x40\x20\x20");
+        header[28..32].copy_from_slice(&2u32.to_be_bytes());
+        session.write(0, &header)?;
+        session.write(PAGE as u64, &[fill; PAGE])?;
+        session.truncate(2 * PAGE as u64)
+    }
+
+    fn commit(session: &mut Session) -> Result<()> {
+        session.prepare(None)?;
+        session.publish(Durability::Process, false)?;
+        session.end_read()
+    }
+
+    #[test]
+    fn a_commit_under_way_ends_where_it_began() -> Result<()> {
+        let disk: Arc<dyn Disk> = SimDisk::new().process();
+        let options = Options { background: false, ..Options::default() };
+        let store = Store::open(disk, Path::new("/app.db"), options)?;
+        let mut session = Session::new(Arc::clone(&store))?;
+        for fill in 1..=3 {
+            write(&mut session, fill)?;
+            commit(&mut session)?;
+        }
+        let base = store.fold()?;
+        // As compact_locked does, with another connection's transaction between its two steps.
+        store.seal_through(base)?;
+        let index = store.whole()?;
+        write(&mut session, 4)?;
+        store.rewrite_merged(
+            &index,
+            LsnRange { first: Lsn::new(1), last: base },
+            store.read_superblock()?.first_segment,
+        )?;
+        commit(&mut session)?;
+        session.begin_read()?;
+        let mut image = [0; PAGE];
+        session.read(PAGE as u64, &mut image)?;
+        assert_eq!(image, [4; PAGE]);
+        assert!(store.verify()?.is_empty());
         Ok(())
     }
 }

@@ -53,7 +53,7 @@ impl Store {
         let block = self.read_superblock()?;
         let head = self.control.appended();
         self.catch_up(head)?;
-        let index = Arc::clone(&self.tail.lock().index);
+        let index = self.whole()?;
         if let Some(job) = self.unfinished(&block, &index)? {
             return Ok(Some(job));
         }
@@ -323,7 +323,7 @@ impl Store {
         let head = self.control.appended();
         self.make_durable(head)?;
         self.catch_up(head)?;
-        let index = Arc::clone(&self.tail.lock().index);
+        let index = self.whole()?;
         while let Some(mut job) = self.unfinished(&self.read_superblock()?, &index)? {
             while !self.fold_step(&mut job, usize::MAX)? {}
         }
@@ -339,7 +339,7 @@ impl Store {
     /// Drops what retention doesn't ask for. Nothing is folded for it.
     pub(crate) fn trim(&self) -> Result<()> {
         let block = self.read_superblock()?;
-        let index = Arc::clone(&self.tail.lock().index);
+        let index = self.whole()?;
         let head = index.applied();
         let horizon = retained_from(&index, &block, head, head, self.options.clock.now_ms())?;
         match horizon.filter(|&horizon| horizon <= block.base.lsn) {
@@ -393,7 +393,7 @@ impl Store {
         if block.retention != Retention::None || block.horizon.lsn == block.base.lsn {
             return Ok(());
         }
-        let index = Arc::clone(&self.tail.lock().index);
+        let index = self.whole()?;
         if let Some(entry) = index.entry_at(block.base.lsn) {
             block.horizon_origin = index.entry(entry).origin as u16;
         }

@@ -114,6 +114,8 @@ pub(crate) struct Index {
     pub origin: State,
     /// How the origin came to be, for the log.
     pub origin_origin: Origin,
+    /// It begins at the horizon. One that begins at the base knows nothing of history.
+    pub whole: bool,
     entries: Appended<OnceLock<Entry>>,
     entry_count: AtomicU32,
     versions: Appended<Version>,
@@ -126,9 +128,19 @@ pub(crate) struct Index {
 
 impl Index {
     pub fn new(origin: State, origin_origin: Origin) -> Index {
+        Index::of(origin, origin_origin, true)
+    }
+
+    /// One that begins at the base, which `origin` is the state of.
+    pub fn without_history(origin: State) -> Index {
+        Index::of(origin, Origin::Local, false)
+    }
+
+    fn of(origin: State, origin_origin: Origin, whole: bool) -> Index {
         Index {
             origin,
             origin_origin,
+            whole,
             entries: Appended::new(),
             entry_count: AtomicU32::new(0),
             versions: Appended::new(),

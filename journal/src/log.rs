@@ -64,7 +64,7 @@ impl Store {
     pub fn status(&self) -> Result<Status> {
         let head = self.head();
         self.catch_up(head)?;
-        let (index, _) = self.index();
+        let index = self.whole()?;
         let horizon = self.control.horizon();
         let (mut segments, mut journal_bytes) = (0, 0);
         let first = self.read_superblock()?.first_segment;
@@ -92,6 +92,7 @@ impl Store {
     /// # Errors
     /// `Io`, `Damaged`.
     pub fn log(self: &Arc<Self>) -> Result<Vec<LogRow>> {
+        self.whole()?;
         let mut session = Session::new(Arc::clone(self))?;
         session.begin_read()?;
         let view = session.pinned()?;

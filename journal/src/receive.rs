@@ -36,6 +36,7 @@ impl Store {
         }
         let shipped = Shipped::check(blob)?;
         let header = shipped.header;
+        self.whole()?;
         let mut session = Session::new(Arc::clone(self))?;
         self.become_writer(&mut session)?;
         let here =

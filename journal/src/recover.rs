@@ -35,7 +35,11 @@ impl Opening<'_> {
         }
 
         // R13, R14: segments that are missing, damaged or newer. R16: a seal with nothing behind.
-        let mut tail = self.start(&block)?;
+        let rest = if marked { None } else { self.leave_history(&block, &header)? };
+        let (mut tail, left) = match rest {
+            Some((tail, largest)) => (tail, Some(largest)),
+            None => (self.start(&block)?, None),
+        };
         let diverged = || {
             self.refuse(Code::Diverged, "was replaced while its journal was ahead of it; put the file back that belongs to the side folder, or move the side folder away to go on with this file alone")
         };
@@ -111,8 +115,32 @@ impl Opening<'_> {
             segment.restore_header()?; // R14
         }
         self.harden(&mut block, torn || taken_over, &tail)?; // R15
-        let largest = self.clean(&block, &tail)?; // R16, R17
+        let largest = match left {
+            Some(largest) => largest,
+            None => self.clean(&block, &tail)?, // R16, R17
+        };
         Ok(Recovered { block, tail, marked, largest })
+    }
+
+    /// The journal's end behind a base at rest, if everything is as the last process to close it leaves it: then
+    /// nothing of history need be read. With it, the largest number that a segment has.
+    fn leave_history(&self, block: &Superblock, header: &[u8]) -> Result<Option<(Tail, u32)>> {
+        let len = self.base.len().at(|| format!("reading {}", self.path.display()))?;
+        if len != block.rest_len || Mark::of(header) != block.rest {
+            return Ok(None);
+        }
+        let Some(tail) = self.start_behind_base(block)? else { return Ok(None) };
+        if tail.index.segment(tail.segment).entry(tail.offset, tail.chain)?.is_some() {
+            return Ok(None);
+        }
+        let mut largest = 0;
+        for name in self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))? {
+            match Name::parse(&name) {
+                Some(Name::Spare(..) | Name::NewKept(_)) => return Ok(None),
+                name => largest = largest.max(name.and_then(|name| name.segment()).unwrap_or(0)),
+            }
+        }
+        Ok(Some((tail, largest)))
     }
 
     /// Newest LSN of which a segment's header says that it was on the disk.

@@ -36,6 +36,7 @@ impl Store {
     /// # Errors
     /// `Trimmed` below the horizon, `Argument` above the head, `Limit` beyond what a BLOB holds.
     pub fn prepare(self: &Arc<Self>, after: Lsn, max_bytes: Option<u64>) -> Result<Option<Vec<u8>>> {
+        self.whole()?;
         let mut session = Session::new(Arc::clone(self))?;
         session.begin_read()?;
         let sums = self.sums_since(&session, after)?;
@@ -57,6 +58,7 @@ impl Store {
     /// # Errors
     /// As [`Store::prepare`], but for `Limit`.
     pub fn batches(self: &Arc<Self>, after: Lsn, max_bytes: Option<u64>) -> Result<Batches> {
+        self.whole()?;
         let mut session = Session::new(Arc::clone(self))?;
         session.begin_read()?;
         let max_bytes = max_bytes.unwrap_or(BATCH_BYTES).max(1);

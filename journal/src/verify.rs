@@ -39,6 +39,7 @@ impl Store {
     /// # Errors
     /// Of the operating system; damage is found, not reported as an error.
     pub fn verify(self: &Arc<Self>) -> Result<Vec<Finding>> {
+        self.whole()?;
         let mut session = Session::new(Arc::clone(self))?;
         session.begin_read()?;
         let mut findings = Vec::new();

@@ -499,8 +499,10 @@ fn r14_a_header_that_never_reached_the_disk_follows_from_the_seal() {
         for earlier in [&[0; 128][..], &other[..128]] {
             change(&process, &segment(number), |bytes| bytes[..128].copy_from_slice(earlier));
             let opened = disk.process();
-            assert_eq!(read(&open(&opened).unwrap()).unwrap(), (Lsn::new(40), model.clone()), "{number}");
-            opened.kill();
+            let store = open(&opened).unwrap();
+            assert_eq!(read(&store).unwrap(), (Lsn::new(40), model.clone()), "{number}");
+            assert_eq!(store.log().unwrap().len(), 40, "{number}");
+            drop(store);
             let header = load(&process, &segment(number))[..64].to_vec();
             assert_eq!(header[..56], own[..56], "all but the time");
         }
@@ -687,6 +689,77 @@ fn r20_a_store_at_rest_is_opened_as_it_is() {
     process.kill();
     assert_eq!(load(&disk.process(), PATH), base);
     sound(&disk, 13, &model);
+}
+
+#[test]
+fn r20_history_is_looked_at_when_somebody_asks_for_it() {
+    let (disk, model) = at_rest(40);
+    let process = disk.process();
+    let names = segments(&process);
+    assert!(names.len() > 4);
+    for (name, code) in [(&names[0], Code::Damaged), (&names[2], Code::Damaged), (&names[1], Code::Missing)] {
+        let path = format!("{SIDE}/{name}");
+        let own = load(&process, &path);
+        match code {
+            Code::Missing => remove(&process, &path),
+            _ => {
+                let record = own.windows(4).rposition(|bytes| bytes == b"COM1").unwrap();
+                change(&process, &path, |bytes| bytes[record + 9] ^= 1);
+            }
+        }
+        // What the base has can be read; nothing is written, which would need history when it is folded.
+        let store = open(&process).unwrap();
+        assert_eq!(read(&store).unwrap(), (Lsn::new(41), model.clone()));
+        assert_eq!(store.log().unwrap_err().code(), code);
+        assert_eq!(store.prepare(Lsn::new(40), None).unwrap_err().code(), code);
+        let mut session = Session::new(Arc::clone(&store)).unwrap();
+        session.begin_read().unwrap();
+        assert_eq!(session.begin_write().unwrap_err().code(), code);
+        drop(session);
+        store.close().unwrap();
+        assert_ne!(load(&process, PATH)[19], 0x54, "it isn't marked");
+        put(&process, &path, &own);
+    }
+    let log = open(&process).unwrap().log().unwrap();
+    assert_eq!(log.iter().map(|row| row.range.last.get()).collect::<Vec<_>>(), (1..=41).collect::<Vec<_>>());
+
+    // A segment that nobody needs isn't recognised before, and goes then.
+    put(&process, &segment(0xff), &load(&process, &segment(1)));
+    drop(open(&process).unwrap());
+    assert!(exists(&process, &segment(0xff)));
+    sound(&disk, 41, &model);
+    assert!(!exists(&process, &segment(0xff)));
+}
+
+#[test]
+fn r20_a_store_is_opened_where_its_base_came_to_rest() {
+    let (disk, model) = at_rest(40);
+    // Two processes, of which the second joins, and both see what either commits.
+    let (one, other) = (open(&disk.process()).unwrap(), open(&disk.process()).unwrap());
+    let mut model = model;
+    for (round, store) in [&one, &other, &one].into_iter().enumerate() {
+        go_on(store, &mut model, 9, round as u64);
+        for store in [&one, &other] {
+            assert_eq!(read(store).unwrap().1, model);
+        }
+    }
+    assert_eq!(other.log().unwrap().len(), one.log().unwrap().len());
+    drop((one, other));
+    sound(&disk, 68, &model);
+    // Where the superblock has been told nothing, or something that isn't so, the horizon is where it begins.
+    let process = disk.process();
+    let store = format!("{SIDE}/store");
+    for (at, bytes) in [(144, &[9u8; 8][..]), (152, &[0; 4]), (152, &[77, 0, 0, 0]), (152, &[1, 0, 0, 0])] {
+        let own = load(&process, &store);
+        change(&process, &store, |file| {
+            let slot = newer_slot(file);
+            file[slot + at..slot + at + bytes.len()].copy_from_slice(bytes);
+            let crc = crc32(&file[slot..slot + 508]);
+            file[slot + 508..slot + 512].copy_from_slice(&crc.to_le_bytes());
+        });
+        assert_eq!(read(&open(&disk.process()).unwrap()).unwrap().0, Lsn::new(69));
+        put(&process, &store, &own);
+    }
 }
 
 #[test]

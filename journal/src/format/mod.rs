@@ -15,7 +15,7 @@ pub use entry::{
 pub use names::{Name, SIDE_SUFFIX};
 pub use segment::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 pub use shipped::{Packing, SHIPPED_HEADER_LEN, Shipped, ShippedHeader, ShippedRow, Unpacking};
-pub use superblock::{Mark, Retention, SLOT_LEN, SUPERBLOCK_LEN, Superblock};
+pub use superblock::{Mark, Position, Retention, SLOT_LEN, SUPERBLOCK_LEN, Superblock};
 
 /// Version of every file format here.
 pub const VERSION: u32 = 1;

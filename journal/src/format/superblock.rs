@@ -57,6 +57,19 @@ impl Mark {
     }
 }
 
+/// A place in the journal: where the entry behind an LSN begins, or will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The LSN before.
+    pub lsn: Lsn,
+    /// Number of the segment.
+    pub segment: u32,
+    /// Byte offset in it.
+    pub offset: u64,
+    /// Chain value of the entry before.
+    pub chain: u64,
+}
+
 /// The superblock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
@@ -72,6 +85,8 @@ pub struct Superblock {
     pub first_segment: u32,
     /// State of the base.
     pub base: State,
+    /// Where the journal goes on behind the base, as of when that last came to rest.
+    pub behind: Option<Position>,
     /// Rolling checksum of the base, where it is known.
     pub base_checksum: Option<u64>,
     /// What tells the base from another while it is plain SQLite...
@@ -128,6 +143,12 @@ impl Superblock {
         put(&mut out, 88, &self.first_segment.to_le_bytes());
         put(&mut out, 92, &u32::from(self.horizon_origin).to_le_bytes());
         put_state(&mut out, 96, &self.base);
+        if let Some(behind) = &self.behind {
+            put(&mut out, 144, &behind.lsn.get().to_le_bytes());
+            put(&mut out, 152, &behind.segment.to_le_bytes());
+            put(&mut out, 160, &behind.offset.to_le_bytes());
+            put(&mut out, 168, &behind.chain.to_le_bytes());
+        }
         put(&mut out, 244, &u32::from(self.base_checksum.is_some()).to_le_bytes());
         put(&mut out, 248, &self.base_checksum.unwrap_or(0).to_le_bytes());
         put(&mut out, 256, &self.rest.0);
@@ -180,6 +201,12 @@ impl Superblock {
             horizon_origin: u16::try_from(u32_at(from, 92)).map_err(|_| damaged())?,
             first_segment: u32_at(from, 88),
             base,
+            behind: (u32_at(from, 152) != 0).then(|| Position {
+                lsn: Lsn::new(u64_at(from, 144)),
+                segment: u32_at(from, 152),
+                offset: u64_at(from, 160),
+                chain: u64_at(from, 168),
+            }),
             base_checksum: (u32_at(from, 244) != 0).then(|| u64_at(from, 248)),
             rest: Mark(bytes(from, 256)),
             rest_len: u64_at(from, 272),
@@ -230,6 +257,7 @@ mod tests {
             horizon_origin: 2,
             first_segment: 3,
             base: State { lsn: Lsn::new(4), page_size: 512, size: 5, ..State::default() },
+            behind: Some(Position { lsn: Lsn::new(4), segment: 14, offset: 15, chain: 16 }),
             base_checksum: Some(7),
             rest: Mark([8; 16]),
             rest_len: 9,

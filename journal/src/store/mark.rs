@@ -2,7 +2,8 @@
 
 use crate::disk::{File, LockKind};
 use crate::error::{At, Code, Error, Result};
-use crate::format::Mark;
+use crate::format::{Mark, Position, SEGMENT_HEADER_LEN};
+use crate::lsn::Lsn;
 use crate::state::later;
 use crate::store::{Store, random};
 
@@ -25,6 +26,8 @@ impl Store {
         if self.control.marked() {
             return Ok(());
         }
+        // A journal that can't be read must not be gone on with: the next opening would need it.
+        self.whole()?;
         let _guard = self.lock_superblock()?;
         if self.control.marked() {
             return Ok(());
@@ -82,12 +85,28 @@ impl Store {
             }
             block.rest = Mark::of(&header);
             block.rest_len = self.base.len().at(here)?;
+            block.behind = self.behind(block.base.lsn)?;
             // First what recognises the base at rest, then the mark goes.
             self.write_superblock(&mut block)?;
             self.base.write_at(&header, 0).and_then(|()| self.base.sync()).at(here)?;
         }
         self.control.set_marked(false);
         Ok(())
+    }
+
+    /// Where the journal goes on, if that is behind the base; durable.
+    fn behind(&self, base: Lsn) -> Result<Option<Position>> {
+        let tail = self.tail.lock();
+        let segment = tail.index.segment(tail.segment);
+        if tail.index.applied() != base {
+            return Ok(None);
+        }
+        if tail.offset == SEGMENT_HEADER_LEN as u64 {
+            // No entry in it has made its header durable.
+            segment.sync()?;
+        }
+        let number = segment.header.number;
+        Ok(Some(Position { lsn: base, segment: number, offset: tail.offset, chain: tail.chain }))
     }
 
     /// Makes sure that no stock transaction is under way and none begins.

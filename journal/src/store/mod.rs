@@ -182,7 +182,7 @@ impl Store {
                 );
                 Ok((recovered.tail, control.claim()?))
             } else {
-                let (_, tail) = opening.attach()?;
+                let (_, tail) = opening.attach(false)?;
                 Ok((tail, control.claim()?))
             }
         })();

@@ -63,12 +63,46 @@ impl Opening<'_> {
         })
     }
 
-    /// Joins the processes that have the store open.
-    pub fn attach(&self) -> Result<(Superblock, Tail)> {
+    /// The tail at the first entry behind the base, without what is before; `None` where that isn't known, or isn't
+    /// worth it.
+    pub fn start_behind_base(&self, block: &Superblock) -> Result<Option<Tail>> {
+        let Some(behind) = block.behind.filter(|behind| behind.lsn == block.base.lsn) else {
+            return Ok(None);
+        };
+        if block.base.lsn == block.horizon.lsn || block.history != block.horizon.lsn {
+            return Ok(None);
+        }
+        let path = self.side.join(Name::Segment(behind.segment).to_string());
+        // Whatever is wrong with it, who starts at the horizon finds out.
+        let Ok(segment) = Segment::open(self.disk, path, How::Write) else { return Ok(None) };
+        let header = &segment.header;
+        if header.kind != SegmentKind::Journal
+            || header.lineage != block.lineage
+            || header.number != behind.segment
+            || header.first > behind.lsn.next()
+        {
+            return Ok(None);
+        }
+        let index = Index::without_history(block.base);
+        let ordinal = index.push_segment(Arc::new(segment));
+        Ok(Some(Tail {
+            index: Arc::new(index),
+            segment: ordinal,
+            offset: behind.offset,
+            chain: behind.chain,
+            claimed: Lsn::ZERO,
+        }))
+    }
+
+    /// Joins the processes that have the store open: from the base on if that can be, or `whole`.
+    pub fn attach(&self, whole: bool) -> Result<(Superblock, Tail)> {
         let mut last = None;
         for _ in 0..16 {
             let block =
                 read_superblock(self.disk, self.side)?.ok_or_else(|| missing_side(self.path, self.side))?;
+            if let Some(tail) = if whole { None } else { self.start_behind_base(&block)? } {
+                return Ok((block, tail));
+            }
             // A fold may drop the first segment between the two reads; then the superblock moved.
             match self.start(&block) {
                 Ok(tail) => return Ok((block, tail)),
@@ -111,6 +145,7 @@ impl Opening<'_> {
             horizon_origin: Origin::External as u16,
             first_segment: 1,
             base: state,
+            behind: None,
             base_checksum: (state.size == 0).then_some(0),
             rest: Mark::of(&header),
             rest_len: self.base.len().at(|| format!("reading {}", self.path.display()))?,

@@ -45,7 +45,7 @@ impl Store {
                     // Segments that this process never opened may have been dropped meanwhile.
                     let started = tail.index.segments().next().map(|s| s.header.number);
                     if self.read_superblock().is_ok_and(|block| Some(block.first_segment) != started) {
-                        let (_, fresh) = self.opening().attach()?;
+                        let (_, fresh) = self.opening().attach(true)?;
                         *tail = fresh;
                         self.swap_index(tail);
                         continue;
@@ -58,11 +58,54 @@ impl Store {
         Ok(())
     }
 
-    /// Reads entries into a tail that isn't the store's yet.
-    pub(crate) fn catch_up_from(&self, tail: &mut Tail, to: Lsn) -> Result<()> {
-        while tail.index.applied() < to {
-            if !advance(&*self.disk, &self.side, tail, Images::Trust)? {
-                return Err(self.torn(tail));
+    /// The index from the horizon on. A store that was at rest is opened without history, which most never look at.
+    ///
+    /// # Errors
+    /// `Damaged`, `Missing` where history isn't what it was.
+    pub(crate) fn whole(&self) -> Result<Arc<Index>> {
+        let mut tail = self.tail.lock();
+        if !tail.index.whole {
+            self.read_anew(&mut tail)?;
+        }
+        Ok(Arc::clone(&tail.index))
+    }
+
+    /// Makes the index anew from the segments that the journal goes through now.
+    pub(crate) fn read_anew(&self, tail: &mut Tail) -> Result<()> {
+        let mut tries = 0;
+        let fresh = loop {
+            let (block, mut fresh) = self.opening().attach(true)?;
+            match self.catch_up_from(&mut fresh, tail) {
+                Ok(()) => break fresh,
+                // Another process may have dropped what was to be read next.
+                Err(e) => {
+                    tries += 1;
+                    if tries == 16 || self.read_superblock()?.first_segment == block.first_segment {
+                        return Err(e);
+                    }
+                }
+            }
+        };
+        for segment in fresh.index.segments() {
+            segment.restore_header()?; // R14
+        }
+        *tail = fresh;
+        self.swap_index(tail);
+        Ok(())
+    }
+
+    /// Reads entries into a tail that isn't the store's yet, up to where the store's is. A commit may be under way
+    /// there, also in a segment that nothing was committed to so far.
+    fn catch_up_from(&self, fresh: &mut Tail, tail: &Tail) -> Result<()> {
+        let number = |tail: &Tail| tail.index.segment(tail.segment).header.number;
+        while fresh.index.applied() < tail.index.applied() {
+            if !advance(&*self.disk, &self.side, fresh, Images::Trust)? {
+                return Err(self.torn(fresh));
+            }
+        }
+        while fresh.index.applied() == tail.index.applied() && number(fresh) != number(tail) {
+            if !follow_seal(&*self.disk, &self.side, fresh)? {
+                return Err(self.torn(fresh));
             }
         }
         Ok(())
