@@ -629,7 +629,7 @@ impl Cell {
         let pin = self.control.word(W_CELLS + 2 * self.cell + 1);
         loop {
             let lsn = head(&self.control);
-            pin.store(lsn.get() + 1, Ordering::SeqCst);
+            pin.store(lsn.get() + 1, Ordering::Relaxed);
             fence(Ordering::SeqCst);
             // A fold announces its target and then looks at the pins; here it is the other way
             // round, so one of the two sees the other.
@@ -644,7 +644,8 @@ impl Cell {
         if !self.control.is_own() {
             return;
         }
-        self.control.word(W_CELLS + 2 * self.cell + 1).store(0, Ordering::SeqCst);
+        // Whatever was read has been read.
+        self.control.word(W_CELLS + 2 * self.cell + 1).store(0, Ordering::Release);
     }
 }
 

@@ -10,6 +10,8 @@ use crate::hash::page_hash;
 use crate::hashes::Hashes;
 use crate::store::Store;
 
+/// Pages of the first leaf: a gigabyte of the usual ones.
+const FIRST: usize = 1 << 18;
 /// Pages of one leaf.
 const LEAF: usize = 1 << 15;
 /// Leaves of one branch.
@@ -20,6 +22,8 @@ type Branch = Box<[OnceLock<Leaf>]>;
 
 /// A bit for each page, made as pages are touched.
 pub(crate) struct Touched {
+    /// Of the first pages, which most databases have no others than.
+    first: OnceLock<Leaf>,
     branches: Box<[OnceLock<Branch>]>,
     /// The sidecar, once somebody asked; with the page size that it was asked for.
     hashes: Mutex<Option<(usize, Option<Arc<Hashes>>)>>,
@@ -28,17 +32,21 @@ pub(crate) struct Touched {
 impl Default for Touched {
     fn default() -> Self {
         let branches = (0..(1usize << 32) / LEAF / BRANCH).map(|_| OnceLock::new()).collect();
-        Touched { branches, hashes: Mutex::new(None) }
+        Touched { first: OnceLock::new(), branches, hashes: Mutex::new(None) }
     }
 }
 
 impl Touched {
+    #[inline]
     fn word(&self, page: u32) -> (&AtomicU64, u64) {
+        let bits = |count: usize| (0..count / 64).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().into();
         let page = page as usize;
+        if page < FIRST {
+            return (&self.first.get_or_init(|| bits(FIRST))[page / 64], 1 << (page % 64));
+        }
         let branch = self.branches[page / LEAF / BRANCH]
             .get_or_init(|| (0..BRANCH).map(|_| OnceLock::new()).collect());
-        let leaf = branch[page / LEAF % BRANCH]
-            .get_or_init(|| (0..LEAF / 64).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().into());
+        let leaf = branch[page / LEAF % BRANCH].get_or_init(|| bits(LEAF));
         (&leaf[page % LEAF / 64], 1 << (page % 64))
     }
 }
@@ -46,11 +54,15 @@ impl Touched {
 impl Store {
     /// Compares a page of the base with its hash when it is touched for the first time, where the
     /// hash is known.
+    #[inline]
     pub(crate) fn check_base_page(&self, page: u32, size: usize) -> Result<()> {
         let (word, bit) = self.touched.word(page);
-        if word.load(Ordering::Relaxed) & bit != 0 {
-            return Ok(());
-        }
+        if word.load(Ordering::Relaxed) & bit != 0 { Ok(()) } else { self.first_touch(page, size) }
+    }
+
+    #[cold]
+    fn first_touch(&self, page: u32, size: usize) -> Result<()> {
+        let (word, bit) = self.touched.word(page);
         let hashes = {
             let mut cached = self.touched.hashes.lock();
             match &*cached {

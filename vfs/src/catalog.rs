@@ -1,5 +1,7 @@
-//! The stores that this process has open: the library's only global state.
+//! The stores that this process has open: with the database that each thread has locked last, the library's only global
+//! state.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Weak};
@@ -11,10 +13,6 @@ use tideline_journal::{Code, Error, Options, Result, Store};
 
 /// By their names as SQLite has them; it asks at each commit, so looking must be quick.
 static STORES: LazyLock<RwLock<FxHashMap<OsString, Weak<Store>>>> = LazyLock::new(RwLock::default);
-
-fn known(name: &OsStr) -> Option<Weak<Store>> {
-    STORES.read().get(name).cloned()
-}
 
 /// The store of the database at `path`, opened if this process hasn't got it.
 pub(crate) fn open(path: &Path) -> Result<Arc<Store>> {
@@ -39,18 +37,60 @@ pub(crate) fn open(path: &Path) -> Result<Arc<Store>> {
     Ok(store)
 }
 
-/// True if `path` is that of a database that is open here, with `suffix` behind it.
-pub(crate) fn belongs(path: &Path, suffix: &str) -> bool {
-    without(path, suffix).and_then(known).is_some_and(|store| store.strong_count() > 0)
+/// What a file is that SQLite asks for as a journal or a WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Journal {
+    /// None of a database that is open here.
+    Foreign,
+    /// That of one. No such file exists.
+    Virtual,
+    /// The marker of a transaction over several databases, which is real.
+    Marker,
 }
 
-/// True if `path` is that of a database that is open here, with `suffix` behind it, and the database
-/// has a prepared entry, with its marker.
-pub(crate) fn is_prepared(path: &Path, suffix: &str) -> bool {
-    without(path, suffix)
-        .and_then(known)
-        .and_then(|store| store.upgrade())
-        .is_some_and(|store| store.is_prepared())
+/// The database that a thread has locked last.
+struct Locked {
+    name: Arc<Path>,
+    store: Weak<Store>,
+    prepared: bool,
+}
+
+thread_local! {
+    static LOCKED: RefCell<Option<Locked>> = const { RefCell::new(None) };
+}
+
+/// Notes that this thread has just locked the database `name`. SQLite goes on to ask for its journal and its WAL, each
+/// time; threads that read at once should share nothing that is written then, not even a count.
+pub(crate) fn locked(name: &Arc<Path>, store: &Arc<Store>) {
+    let prepared = store.is_prepared();
+    // A thread that is ending looks in the map.
+    let _ = LOCKED.try_with(|locked| match &mut *locked.borrow_mut() {
+        Some(locked) if Arc::ptr_eq(&locked.name, name) => locked.prepared = prepared,
+        locked => *locked = Some(Locked { name: Arc::clone(name), store: Arc::downgrade(store), prepared }),
+    });
+}
+
+/// What the file at `path` is.
+pub(crate) fn journal(path: &Path) -> Journal {
+    let (name, is_wal) = match (without(path, "-journal"), without(path, "-wal")) {
+        (Some(name), _) => (name, false),
+        (None, Some(name)) => (name, true),
+        (None, None) => return Journal::Foreign,
+    };
+    let of = |store: &Weak<Store>, prepared: &dyn Fn() -> bool| match store.strong_count() {
+        0 => Journal::Foreign,
+        _ if !is_wal && prepared() => Journal::Marker,
+        _ => Journal::Virtual,
+    };
+    let locked = LOCKED.try_with(|locked| match &*locked.borrow() {
+        Some(locked) if locked.name.as_os_str() == name => Some(of(&locked.store, &|| locked.prepared)),
+        _ => None,
+    });
+    if let Ok(Some(journal)) = locked {
+        return journal;
+    }
+    let Some(store) = STORES.read().get(name).cloned() else { return Journal::Foreign };
+    of(&store, &|| store.upgrade().is_some_and(|store| store.is_prepared()))
 }
 
 fn without<'a>(path: &'a Path, suffix: &str) -> Option<&'a OsStr> {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use libsqlite3_sys as ffi;
 use tideline_journal::{Code, Durability, Error, Lsn, Result, Session, Store};
 
+use crate::catalog;
 use crate::rollback::{Before, Level, RollbackJournal};
 use crate::turn::Turn;
 
@@ -37,6 +38,7 @@ pub(crate) struct Database {
 
 /// One that could be opened.
 pub(crate) struct Open {
+    name: Arc<Path>,
     turn: Arc<Turn>,
     journal: RollbackJournal,
     read_only: bool,
@@ -47,6 +49,8 @@ pub(crate) struct Open {
     /// Value of `PRAGMA mmap_size`, in bytes.
     mmap_size: i64,
     doom: Doom,
+    /// What the pager was last told of its copy of the counters, and of which LSN.
+    version: (Lsn, [u8; VERSION_LEN]),
     /// Last: the store is closed when it is dropped, if nobody else holds it.
     session: Session,
 }
@@ -81,13 +85,14 @@ impl Before for Unchanged<'_> {
 
 impl Database {
     /// A database whose store is open.
-    pub fn new(store: Arc<Store>, read_only: bool, immutable: bool) -> Result<Database> {
+    pub fn new(name: &Path, store: Arc<Store>, read_only: bool, immutable: bool) -> Result<Database> {
         let mut session = Session::new(Arc::clone(&store))?;
         if immutable {
             session.begin_read()?;
         }
         Ok(Database {
             open: Ok(Open {
+                name: name.into(),
                 session,
                 turn: Turn::new(store),
                 journal: RollbackJournal::new(),
@@ -96,6 +101,7 @@ impl Database {
                 synced: false,
                 mmap_size: 0,
                 doom: Doom::None,
+                version: (Lsn::ZERO, [0; VERSION_LEN]),
             }),
         })
     }
@@ -134,7 +140,12 @@ impl Open {
             // unlocking.
             self.doom = Doom::None;
             self.session.refresh()?;
+            return self.read_version(to);
         }
+        self.read_pages(to, offset)
+    }
+
+    fn read_pages(&mut self, to: &mut [u8], offset: u64) -> Result<bool> {
         if self.session.state().is_some() {
             return Ok(self.session.read(offset, to)? == to.len());
         }
@@ -143,6 +154,21 @@ impl Open {
         let got = self.session.read(offset, to);
         self.session.end_read()?;
         Ok(got? == to.len())
+    }
+
+    /// The pager's copy of the counters, outside of a write. It asks at the start of each transaction.
+    fn read_version(&mut self, to: &mut [u8]) -> Result<bool> {
+        let lsn = self.session.state().map(|state| state.lsn);
+        if self.version.0 > Lsn::ZERO && lsn == Some(self.version.0) {
+            to.copy_from_slice(&self.version.1);
+            return Ok(true);
+        }
+        let whole = self.read_pages(to, VERSION_AT)?;
+        if let Some(lsn) = lsn.filter(|_| whole) {
+            self.version.0 = lsn;
+            self.version.1.copy_from_slice(to);
+        }
+        Ok(whole)
     }
 
     /// `xWrite`.
@@ -206,7 +232,9 @@ impl Open {
     /// `xLock`.
     pub fn lock(&mut self, level: c_int) -> Result<()> {
         if level == ffi::SQLITE_LOCK_SHARED {
-            return self.session.begin_read_as(self.turn.is_kept());
+            self.session.begin_read_as(self.turn.is_kept())?;
+            catalog::locked(&self.name, self.session.store());
+            return Ok(());
         }
         if self.session.is_writing() {
             return Ok(());

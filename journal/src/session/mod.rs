@@ -40,6 +40,8 @@ pub struct Session {
     index: Arc<Index>,
     generation: u64,
     snapshot: Option<Snapshot>,
+    /// The snapshot before: one like it is made of it without touching what other threads count on.
+    idle: Option<Snapshot>,
     /// The snapshot isn't known to be durable, so nothing of it may be shown yet.
     unpublished: bool,
     /// The next snapshot is taken at the appended head, because the last was refused as stale.
@@ -68,6 +70,7 @@ impl Session {
             index,
             generation,
             snapshot: None,
+            idle: None,
             unpublished: false,
             want_appended: false,
             writing: false,
@@ -142,18 +145,25 @@ impl Session {
 
     /// The snapshot at an LSN that is pinned.
     fn snapshot_at(&mut self, lsn: Lsn) -> Result<Snapshot> {
+        let mut idle = self.idle.take();
         if self.generation != self.store.index_generation() {
             (self.index, self.generation) = self.store.index();
+            idle = None;
         }
         if self.index.applied() < lsn {
             self.store.catch_up(lsn)?;
             (self.index, self.generation) = self.store.index();
+            idle = None;
         }
         let floor = self.store.control.base();
-        let state = self.index.state(lsn).ok_or_else(|| {
-            Error::new(Code::Trimmed, format!("LSN {lsn} isn't readable any more; read a newer one"))
-        })?;
-        Ok(Snapshot { index: Arc::clone(&self.index), state, floor })
+        let state = match &idle {
+            Some(idle) if idle.state.lsn == lsn => idle.state,
+            _ => self.index.state(lsn).ok_or_else(|| {
+                Error::new(Code::Trimmed, format!("LSN {lsn} isn't readable any more; read a newer one"))
+            })?,
+        };
+        let index = idle.map_or_else(|| Arc::clone(&self.index), |idle| idle.index);
+        Ok(Snapshot { index, state, floor })
     }
 
     /// Forgets the snapshot.
@@ -162,7 +172,7 @@ impl Session {
     /// Those of maintenance that was due after a commit; the session is idle all the same.
     pub fn end_read(&mut self) -> Result<()> {
         self.rollback()?;
-        self.snapshot = None;
+        self.idle = self.snapshot.take();
         self.cell.unpin();
         if std::mem::take(&mut self.committed) { self.store.maintain() } else { Ok(()) }
     }

@@ -35,7 +35,7 @@ pub(super) unsafe fn open_database(
             Err(e) if e.code() == Code::Busy && leave_wal(path)? => catalog::open(path),
             opened => opened,
         })
-        .and_then(|store| Database::new(store, read_only, immutable));
+        .and_then(|store| Database::new(path, store, read_only, immutable));
     let database = match opened {
         Ok(database) => database,
         // BUSY is nothing to explain: whoever opens tries again.

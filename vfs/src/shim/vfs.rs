@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use libsqlite3_sys as ffi;
 
-use crate::catalog;
+use crate::catalog::{self, Journal};
 use crate::shim::database::open_database;
 use crate::shim::journal::open_journal;
 use crate::shim::{HOST, HostVfs, TideFile, VFS_NAME, guard, host, path_of};
@@ -110,7 +110,7 @@ unsafe extern "C" fn x_delete(_vfs: *mut ffi::sqlite3_vfs, name: *const c_char, 
     guard(ffi::SQLITE_IOERR, || {
         // SAFETY: the name ends in a zero.
         unsafe {
-            if is_virtual(name) {
+            if catalog::journal(path_of(CStr::from_ptr(name))) != Journal::Foreign {
                 return ffi::SQLITE_OK;
             }
             match (*host()).xDelete {
@@ -119,25 +119,6 @@ unsafe extern "C" fn x_delete(_vfs: *mut ffi::sqlite3_vfs, name: *const c_char, 
             }
         }
     })
-}
-
-/// True for the journal or the WAL of a database that is open here: no such file exists.
-///
-/// # Safety
-/// `name` ends in a zero.
-unsafe fn is_virtual(name: *const c_char) -> bool {
-    // SAFETY: the caller's promise.
-    let name = path_of(unsafe { CStr::from_ptr(name) });
-    ["-journal", "-wal"].iter().any(|suffix| catalog::belongs(name, suffix))
-}
-
-/// True if the database whose journal `name` is has a prepared entry.
-///
-/// # Safety
-/// `name` ends in a zero.
-unsafe fn has_marker(name: *const c_char) -> bool {
-    // SAFETY: the caller's promise.
-    catalog::is_prepared(path_of(unsafe { CStr::from_ptr(name) }), "-journal")
 }
 
 /// # Safety
@@ -152,7 +133,7 @@ unsafe extern "C" fn x_access(
         // SAFETY: the arguments are SQLite's.
         unsafe {
             // A marker of a transaction over several databases is real, and must be seen.
-            if is_virtual(name) && !has_marker(name) {
+            if catalog::journal(path_of(CStr::from_ptr(name))) == Journal::Virtual {
                 *out = 0;
                 return ffi::SQLITE_OK;
             }
