@@ -103,17 +103,23 @@ unsafe extern "C" fn opened(
     api: *const ffi::sqlite3_api_routines,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    let refusal = host::guard(|| unsafe { set_up(db) }).unwrap_or_else(|error| {
-        tideline_vfs::note(&error);
-        None
-    });
-    let Some(refusal) = refusal else { return ffi::SQLITE_OK };
+    let set_up = host::guard(|| Ok(unsafe { set_up(db) })).unwrap_or_else(SetUp::Unequipped);
+    let refusal = match set_up {
+        SetUp::Done => return ffi::SQLITE_OK,
+        SetUp::Refused(refusal) => refusal,
+        // As for an open that has none left itself.
+        SetUp::OutOfMemory => return ffi::SQLITE_NOMEM,
+        SetUp::Unequipped(error) => {
+            tideline_vfs::note(&error);
+            return ffi::SQLITE_OK;
+        }
+    };
     // SAFETY: the message and the table are the host's. Where it passes no table, ours is in use.
     unsafe {
         let malloc = host::malloc(api).unwrap_or(libsqlite3_malloc);
         host::tell(message, Some(malloc), &refusal.to_string());
     }
-    ffi::SQLITE_CANTOPEN
+    if refusal.code() == Code::NotADatabase { ffi::SQLITE_NOTADB } else { ffi::SQLITE_CANTOPEN }
 }
 
 /// `sqlite3_malloc` as a C function, whatever the bindings make of it.
@@ -125,27 +131,40 @@ unsafe extern "C" fn libsqlite3_malloc(size: c_int) -> *mut std::ffi::c_void {
     unsafe { ffi::sqlite3_malloc(size) }
 }
 
-/// Equips a connection; why its main database was refused, if it was.
+/// What became of a connection that was opened.
+enum SetUp {
+    Done,
+    /// Its main database is ours, and was refused.
+    Refused(Error),
+    OutOfMemory,
+    /// It has no functions.
+    Unequipped(Error),
+}
+
+/// Equips a connection.
 ///
 /// # Safety
 /// `db` is an open connection, used by this thread alone during the call.
-unsafe fn set_up(db: *mut ffi::sqlite3) -> Result<Option<Error>> {
+unsafe fn set_up(db: *mut ffi::sqlite3) -> SetUp {
     // SAFETY: the connection isn't closed with the value.
     let equipped = unsafe { Connection::from_handle(db) }.and_then(|connection| equip(&connection));
     // SAFETY: the caller's promise.
     if let Some(refusal) = unsafe { tideline_vfs::open_refusal(db) } {
-        return Ok(Some(refusal));
+        return SetUp::Refused(refusal);
     }
     // SAFETY: as above.
     if unsafe { tideline_vfs::handle(db, c"main") }.is_some() {
         // SAFETY: as above.
         unsafe { tune(db) };
     }
-    equipped.map(|()| None).map_err(|error| {
-        // SAFETY: as above. The connection's error would else be taken for that of the open.
-        unsafe { run(db, c"SELECT 1") };
-        Error::new(Code::Io, format!("a connection has no functions of Tideline: {error}; open it again"))
-    })
+    let Err(error) = equipped else { return SetUp::Done };
+    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OutOfMemory) {
+        return SetUp::OutOfMemory;
+    }
+    // SAFETY: as above. The connection's error would else be taken for that of the open.
+    unsafe { run(db, c"SELECT 1") };
+    let text = format!("a connection has no functions of Tideline: {error}; open it again");
+    SetUp::Unequipped(Error::new(Code::Io, text))
 }
 
 /// Gives a main database of ours what WAL mode would have: pages served from mappings, and the

@@ -185,6 +185,11 @@ impl ControlFile {
         Ok(!self.file.locked_by_other(LOCK_SLOTS, SLOTS as u64).at(|| "asking for locks".into())?)
     }
 
+    /// True while the base on disk is marked.
+    pub fn marked(&self) -> bool {
+        self.word(W_MARKED).load(Ordering::SeqCst) != 0
+    }
+
     /// Sets every word as for a store whose head and durable head are `head`. Under [`Lock::Open`]
     /// with nobody else there.
     pub fn rebuild(&self, epoch: u64, head: Lsn, base: Lsn, horizon: Lsn, marked: bool, segment: u32) {
@@ -291,9 +296,9 @@ impl Control {
         self.lsn(W_HORIZON)
     }
 
-    /// True while the base on disk is marked.
+    /// As [`ControlFile::marked`].
     pub fn marked(&self) -> bool {
-        self.word(W_MARKED).load(Ordering::SeqCst) != 0
+        self.shared.marked()
     }
 
     /// Notes that the base on disk is, or isn't, marked.

@@ -21,6 +21,8 @@ pub enum Code {
     Trimmed,
     /// A newer format, or none of ours.
     Format,
+    /// No database at all, or of a format that SQLite doesn't know.
+    NotADatabase,
     /// More than fits.
     Limit,
     /// A file that should be there.
@@ -51,7 +53,7 @@ impl Code {
             Code::Damaged => "DAMAGED",
             Code::Diverged => "DIVERGED",
             Code::Trimmed => "TRIMMED",
-            Code::Format => "FORMAT",
+            Code::Format | Code::NotADatabase => "FORMAT",
             Code::Limit => "LIMIT",
             Code::Missing => "MISSING",
             Code::Offline => "OFFLINE",
@@ -102,11 +104,13 @@ impl From<io::Error> for Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::Full,
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::Denied,
             io::ErrorKind::NotFound => Code::Missing,
+            io::ErrorKind::IsADirectory => Code::Format,
             _ => Code::Io,
         };
         let remedy = match code {
             Code::Full => "make room on the disk and try again",
             Code::Denied => "give this user the right to write the database, its folder and its side folder",
+            Code::Format => "give the path of a file",
             Code::Missing => "put the missing file back, or restore from a backup",
             _ => "look at the system's log, then reopen the database",
         };

@@ -88,7 +88,7 @@ impl Opening<'_> {
                 self.base.set_len(0).and_then(|()| self.base.sync()).at(here)?;
                 (len, header) = (0, Vec::new());
             }
-            let at_rest = len == block.rest_len && Mark::of(&header) == block.rest;
+            let at_rest = is_at_rest(&block, len, &header);
             if head > block.base.lsn {
                 return Err(diverged()); // R4
             }
@@ -126,7 +126,7 @@ impl Opening<'_> {
     /// nothing of history need be read. With it, the largest number that a segment has.
     fn leave_history(&self, block: &Superblock, header: &[u8]) -> Result<Option<(Tail, u32)>> {
         let len = self.base.len().at(|| format!("reading {}", self.path.display()))?;
-        if len != block.rest_len || Mark::of(header) != block.rest {
+        if !is_at_rest(block, len, header) {
             return Ok(None);
         }
         let Some(tail) = self.start_behind_base(block)? else { return Ok(None) };
@@ -230,7 +230,7 @@ impl Opening<'_> {
             let header = base_header(self.base)?;
             let not_sqlite = || {
                 Error::new(
-                    Code::Format,
+                    Code::NotADatabase,
                     format!(
                         "{} isn't a SQLite database; give the path of one, or of nothing",
                         self.path.display()
@@ -239,6 +239,15 @@ impl Opening<'_> {
             };
             if header.len() < 100 || &header[..16] != b"SQLite format 3\0" {
                 return Err(not_sqlite()); // R19
+            }
+            if header[19] > 2 {
+                return Err(not_sqlite());
+            }
+            if header[18] > 2 {
+                return Err(self.refuse(
+                    Code::Denied,
+                    "is of a format that this SQLite can only read; write it with a newer one",
+                ));
             }
             if header[18] > 1 || header[19] > 1 {
                 return Err(self.refuse(Code::Busy, "is in WAL mode; close it everywhere, or run PRAGMA journal_mode=DELETE on it in stock SQLite"));
@@ -271,6 +280,12 @@ impl Opening<'_> {
         }
         self.begin(block)?.cleaned(self)
     }
+}
+
+/// True if a base that isn't marked is what it was when the last process closed it.
+pub(crate) fn is_at_rest(block: &Superblock, len: u64, header: &[u8]) -> bool {
+    let format = header.get(18..20).is_none_or(|versions| versions.iter().all(|&version| version <= 1));
+    len == block.rest_len && Mark::of(header) == block.rest && format
 }
 
 impl Recovered {

@@ -657,11 +657,17 @@ fn r19_what_is_no_plain_database_is_refused() {
     let disk = SimDisk::new();
     let process = disk.process();
     put(&process, PATH, "this is a letter, not a database. ".repeat(50).as_bytes());
-    refused(&disk, Code::Format);
-    for (at, value) in [(16, 3), (18, 2), (19, 2)] {
+    refused(&disk, Code::NotADatabase);
+    for (at, value, code) in [
+        (16, 3, Code::NotADatabase),
+        (18, 2, Code::Busy),
+        (18, 3, Code::Denied),
+        (19, 2, Code::Busy),
+        (19, 3, Code::NotADatabase),
+    ] {
         plain(&process, 6, 7);
         change(&process, PATH, |bytes| bytes[at] = value);
-        refused(&disk, if at == 16 { Code::Format } else { Code::Busy });
+        refused(&disk, code);
     }
     let model = plain(&process, 6, 7);
     sound(&disk, 1, &model);

@@ -2,10 +2,11 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use common::{Change, Model, PAGE, Rng, commit, open, read};
-use tideline_journal::disk::SimDisk;
+use common::{Change, Model, PAGE, PATH, Rng, commit, open, read};
+use tideline_journal::disk::{Disk, How, SimDisk};
 use tideline_journal::{Code, Durability, Lsn, Retention, Session};
 
 #[test]
@@ -298,4 +299,46 @@ fn what_is_shipped_during_folds_is_what_the_receiver_takes_it_for() {
         assert_eq!(read(&replica).unwrap().1, model, "round {round}");
     }
     assert!(differences > 20, "{differences} small blobs");
+}
+
+#[test]
+fn a_size_that_cannot_be_is_not_believed() {
+    let disk = SimDisk::new();
+    let store = open(&disk.process()).unwrap();
+    let (mut model, mut session) = (Model::default(), Session::new(Arc::clone(&store)).unwrap());
+    let change = Change { fills: vec![(1, 1), (2, 2), (3, 3)], size: 3 };
+    commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+    // As `UPDATE sqlite_dbpage` can write it: the counters agree, as the pager sets them.
+    for size in [u32::MAX, 1 << 31, 4] {
+        session.begin_read().unwrap();
+        session.begin_write().unwrap();
+        let counter = session.state().unwrap().counters.counter + 1;
+        session.write(0, &common::image(1, 9, size, counter)).unwrap();
+        session.prepare(None).unwrap();
+        session.publish(Durability::Process, false).unwrap();
+        assert_eq!(session.state().unwrap().size, 3);
+        session.end_read().unwrap();
+    }
+}
+
+#[test]
+fn a_base_that_was_replaced_under_another_process_is_not_joined() {
+    let disk = SimDisk::new();
+    let (first, second) = (disk.process(), disk.process());
+    let store = open(&first).unwrap();
+    let mut model = Model::default();
+    let mut session = Session::new(Arc::clone(&store)).unwrap();
+    for written in [false, true] {
+        if written {
+            let change = Change { fills: vec![(1, 1), (2, 2)], size: 2 };
+            commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+        }
+        drop(open(&second).unwrap());
+        second.rename(Path::new(PATH), Path::new("/moved.db")).unwrap();
+        let other = second.open(Path::new(PATH), How::Create).unwrap();
+        other.write_at(&common::image(1, 5, 1, 3), 0).unwrap();
+        assert_eq!(open(&second).err().map(|e| e.code()), Some(Code::Foreign));
+        second.rename(Path::new("/moved.db"), Path::new(PATH)).unwrap();
+        assert_eq!(read(&open(&second).unwrap()).unwrap().1, model);
+    }
 }

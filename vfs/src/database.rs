@@ -9,6 +9,7 @@
 use std::os::raw::c_int;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use libsqlite3_sys as ffi;
 use tideline_journal::{Code, Durability, Error, Lsn, Result, Session, Store};
@@ -20,6 +21,9 @@ use crate::turn::Turn;
 /// Where the pager looks to see whether its cache is still good: its copy of the counters.
 const VERSION_AT: u64 = 24;
 const VERSION_LEN: usize = 16;
+
+/// How long a name is taken for that of the file that it was.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// What the SQL functions see of a connection's database.
 pub struct Handle {
@@ -39,6 +43,9 @@ pub(crate) struct Database {
 /// One that could be opened.
 pub(crate) struct Open {
     name: Arc<Path>,
+    /// The file behind the name, as it was, and when that was last found to be so.
+    file: Option<(u64, u64)>,
+    looked: Instant,
     turn: Arc<Turn>,
     journal: RollbackJournal,
     read_only: bool,
@@ -93,6 +100,8 @@ impl Database {
         Ok(Database {
             open: Ok(Open {
                 name: name.into(),
+                file: file_at(name),
+                looked: Instant::now(),
                 session,
                 turn: Turn::new(store),
                 journal: RollbackJournal::new(),
@@ -297,6 +306,19 @@ impl Open {
         published.map(drop)
     }
 
+    /// `FCNTL_HAS_MOVED`: true if the name isn't that of the file any more. SQLite asks at each write; who writes all
+    /// the time is told within a moment.
+    pub fn has_moved(&mut self) -> bool {
+        if self.looked.elapsed() < MOMENT {
+            return false;
+        }
+        let moved = file_at(&self.name) != self.file;
+        if !moved {
+            self.looked = Instant::now();
+        }
+        moved
+    }
+
     /// `FCNTL_MMAP_SIZE`: sets it unless negative; returns what it was.
     pub fn set_mmap_size(&mut self, size: i64) -> i64 {
         let before = self.mmap_size;
@@ -338,6 +360,13 @@ impl Open {
     pub fn in_transaction(&self) -> bool {
         self.session.state().is_some()
     }
+}
+
+/// Device and inode of the file at `path`.
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+
+    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 fn doomed() -> Error {

@@ -32,6 +32,7 @@ pub(crate) fn sqlite_code(code: Code) -> c_int {
         Code::Busy => ffi::SQLITE_BUSY,
         Code::Stale => ffi::SQLITE_BUSY_SNAPSHOT,
         Code::Damaged => ffi::SQLITE_IOERR | (32 << 8), // SQLITE_IOERR_DATA
+        Code::NotADatabase => ffi::SQLITE_NOTADB,
         Code::Full => ffi::SQLITE_FULL,
         Code::Denied => ffi::SQLITE_CANTOPEN,
         Code::Missing | Code::Format | Code::Foreign | Code::Diverged | Code::Limit => ffi::SQLITE_CANTOPEN,

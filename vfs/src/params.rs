@@ -8,6 +8,11 @@ const SQLITE: [&str; 9] = ["vfs", "mode", "cache", "psow", "nolock", "immutable"
 /// Parameters that are ours, but not built yet.
 const LATER: [&str; 3] = ["at", "as_of", "branch"];
 
+/// True for a parameter of SQLite's own.
+pub(crate) fn is_sqlites(name: &str) -> bool {
+    SQLITE.contains(&name)
+}
+
 /// Checks the parameters of a database's URI, each a name and a value.
 ///
 /// # Errors

@@ -105,7 +105,8 @@ pub trait Disk: Send + Sync {
     fn words(&self, path: &Path, count: usize) -> io::Result<Arc<dyn Words>>;
 
     /// Gives the file or folder `to` the owner and mode of the file `from` (a folder gets the
-    /// search bits that go with it). Without the right to do so it is left as it is.
+    /// search bits that go with it). Without the right to do so it is left as it is, and where `from`
+    /// is gone, too.
     fn copy_owner(&self, from: &Path, to: &Path) -> io::Result<()>;
 }
 

@@ -132,7 +132,11 @@ impl Disk for RealDisk {
     }
 
     fn copy_owner(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let (model, copy) = (fs::metadata(from)?, fs::metadata(to)?);
+        let copy = fs::metadata(to)?;
+        let model = match fs::metadata(from) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            model => model?,
+        };
         if (model.uid(), model.gid()) != (copy.uid(), copy.gid()) {
             // Without the right to give it away the group may still be ours to set.
             let given = std::os::unix::fs::chown(to, Some(model.uid()), Some(model.gid()));

@@ -115,7 +115,10 @@ impl Session {
             overlay.block.max(512)
         });
         let of_file = overlay.len.div_ceil(page_size as u64).min(u64::from(u32::MAX)) as u32;
-        let size = size_of(&header).filter(|_| got == PAGE_HEADER_LEN).unwrap_or(of_file);
+        // The pager has made the file as long as the database before; one that doesn't hold the lock page counts it.
+        let longest = if of_file.wrapping_add(1) == lock_page(page_size) { of_file + 1 } else { of_file };
+        let size =
+            size_of(&header).filter(|&size| got == PAGE_HEADER_LEN && size <= longest).unwrap_or(of_file);
         let mut counters = Counters::of(&header);
         let after = before.counters.counter.wrapping_add(1);
         if !overlay.has(1) {

@@ -182,6 +182,10 @@ impl Store {
                 );
                 Ok((recovered.tail, control.claim()?))
             } else {
+                control.lock(Lock::Superblock)?;
+                let same = opening.check_base(control.marked());
+                control.unlock(Lock::Superblock);
+                same?;
                 let (_, tail) = opening.attach(false)?;
                 Ok((tail, control.claim()?))
             }

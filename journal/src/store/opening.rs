@@ -10,9 +10,10 @@ use crate::format::{
 };
 use crate::index::Index;
 use crate::lsn::Lsn;
+use crate::recover::is_at_rest;
 use crate::segment::Segment;
 use crate::store::superblock::read_superblock;
-use crate::store::{Options, Tail, base_header, random, write_superblock};
+use crate::store::{MARK_BYTE, Options, Tail, base_header, random, write_superblock};
 
 /// What is known while a store is being opened.
 pub(crate) struct Opening<'a> {
@@ -110,6 +111,29 @@ impl Opening<'_> {
             }
         }
         Err(last.unwrap_or_else(|| missing_side(self.path, self.side)))
+    }
+
+    /// Makes sure that the base is the one that other processes have open. Under the superblock lock.
+    ///
+    /// # Errors
+    /// `Foreign` if it was replaced meanwhile.
+    pub fn check_base(&self, marked: bool) -> Result<()> {
+        let block =
+            read_superblock(self.disk, self.side)?.ok_or_else(|| missing_side(self.path, self.side))?;
+        let header = base_header(self.base)?;
+        let len = self.base.len().at(|| format!("reading {}", self.path.display()))?;
+        let is_marked = header.get(19) == Some(&MARK_BYTE) && block.marked.marks(&Mark::of(&header));
+        // Whoever marked it may have died before it said so.
+        if is_marked || !marked && is_at_rest(&block, len, &header) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::Foreign,
+            format!(
+                "{} was moved or replaced while other processes have the database open that was there; close it in them first",
+                self.path.display()
+            ),
+        ))
     }
 
     /// Makes a new, empty segment and a superblock for a base at LSN `base.lsn` with nothing behind.

@@ -8,6 +8,7 @@ use tideline_journal::{Code, Result};
 
 use crate::database::{Database, Open};
 use crate::failure::note;
+use crate::shim::beside;
 use crate::shim::settle::{is_plain, leave_wal, settle};
 use crate::shim::vfs::host_open;
 use crate::shim::{TideFile, VFS_NAME, code, guard, path_of};
@@ -22,13 +23,16 @@ pub(super) unsafe fn open_database(
     out_flags: *mut c_int,
 ) -> c_int {
     let read_only = flags & ffi::SQLITE_OPEN_READONLY != 0;
-    // SAFETY: the name ends in a zero and is followed by the URI parameters.
-    let (path, parameters) = unsafe { (path_of(CStr::from_ptr(name)), uri_parameters(name)) };
+    // Only then is there something behind the name, whoever passes it.
+    let uri = flags & ffi::SQLITE_OPEN_URI != 0;
+    // SAFETY: the name ends in a zero and, with that flag, is followed by the URI parameters.
+    let (path, parameters) =
+        unsafe { (path_of(CStr::from_ptr(name)), if uri { uri_parameters(name) } else { Vec::new() }) };
     if flags & ffi::SQLITE_OPEN_CREATE == 0 && !path.exists() {
         return ffi::SQLITE_CANTOPEN;
     }
     // SAFETY: as above.
-    let immutable = unsafe { ffi::sqlite3_uri_boolean(name, c"immutable".as_ptr(), 0) } != 0;
+    let immutable = uri && unsafe { ffi::sqlite3_uri_boolean(name, c"immutable".as_ptr(), 0) } != 0;
     let opened = params::check(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())))
         .and_then(|()| settle(path))
         .and_then(|()| match catalog::open(path) {
@@ -56,6 +60,7 @@ pub(super) unsafe fn open_database(
     unsafe {
         (*file).database = Box::into_raw(Box::new(database));
         (*file).methods = &raw const METHODS;
+        beside::opened(name, uri, (*file).database);
         if !out_flags.is_null() {
             *out_flags = flags;
         }
@@ -136,6 +141,7 @@ unsafe extern "C" fn db_close(file: *mut ffi::sqlite3_file) -> c_int {
         // SAFETY: the box was made at `xOpen`, and SQLite closes a file once.
         unsafe {
             let file = file.cast::<TideFile>();
+            beside::closed((*file).database);
             drop(Box::from_raw((*file).database));
             (*file).database = ptr::null_mut();
             (*file).methods = ptr::null();
@@ -285,7 +291,7 @@ unsafe extern "C" fn db_file_control(file: *mut ffi::sqlite3_file, op: c_int, ar
                     ffi::SQLITE_OK
                 }
                 ffi::SQLITE_FCNTL_HAS_MOVED => {
-                    *arg.cast::<c_int>() = 0;
+                    *arg.cast::<c_int>() = c_int::from(open.has_moved());
                     ffi::SQLITE_OK
                 }
                 ffi::SQLITE_FCNTL_POWERSAFE_OVERWRITE => {

@@ -1,13 +1,17 @@
 //! The rollback journals of main databases, which are virtual.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 
 use libsqlite3_sys as ffi;
+use tideline_journal::{Code, Error};
 
-use crate::shim::database::{self, bytes_mut, characteristics, database, read_code, sector_size};
+use crate::catalog;
+use crate::failure::note;
+use crate::shim::beside;
+use crate::shim::database::{bytes_mut, characteristics, database, read_code, sector_size};
 use crate::shim::vfs::host_open;
-use crate::shim::{TideFile, code, guard};
+use crate::shim::{TideFile, code, guard, path_of};
 
 /// # Safety
 /// As `xOpen`, for a main journal with a name.
@@ -17,14 +21,20 @@ pub(super) unsafe fn open_journal(
     flags: c_int,
     out_flags: *mut c_int,
 ) -> c_int {
-    // SAFETY: SQLite opens a main journal by the name that it has beside its database.
+    // SAFETY: the arguments are SQLite's; a database that is found is open, and used by this thread.
     unsafe {
-        let database = ffi::sqlite3_database_file_object(name);
-        if database.is_null() || !ptr::eq((*database).pMethods, &raw const database::METHODS) {
-            return host_open(name, file, flags, out_flags);
-        }
+        let Some(database) = beside::database_of(name) else {
+            if catalog::journal(path_of(CStr::from_ptr(name))) == catalog::Journal::Foreign {
+                return host_open(name, file, flags, out_flags);
+            }
+            return note(&Error::new(
+                Code::Denied,
+                "several connections have this database open through a VFS that passes copies of SQLite's names; \
+                 open it through vfs=tideline alone, or by one connection",
+            ));
+        };
         let file = file.cast::<TideFile>();
-        (*file).database = (*database.cast::<TideFile>()).database;
+        (*file).database = database;
         (*file).methods = &raw const METHODS;
         if !out_flags.is_null() {
             *out_flags = flags;

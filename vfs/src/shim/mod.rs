@@ -2,6 +2,7 @@
 //!
 //! Every callback passes [`guard`], so that no panic unwinds into C, and turns errors into codes.
 
+mod beside;
 mod database;
 mod journal;
 mod name;

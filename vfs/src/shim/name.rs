@@ -52,18 +52,21 @@ pub(super) unsafe extern "C" fn x_full_pathname(
 }
 
 /// True if `parameters` (names and values, each ended by a zero; an empty name ends them) hold one that a connection
-/// without it mustn't share its pages with.
+/// without it mustn't share its pages with. Behind a name that isn't SQLite's there is whatever the memory holds: what
+/// doesn't read like parameters, with one of SQLite's own among them, is none.
 fn sets_apart(parameters: &[u8]) -> bool {
-    let mut texts = parameters.split(|&byte| byte == 0).map(String::from_utf8_lossy);
-    while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
-        if name.is_empty() {
-            break;
-        }
-        if params::check(std::iter::once((&*name, &*value))).is_err() {
-            return true;
-        }
-    }
-    false
+    let Some(end) = parameters.windows(2).position(|pair| pair == [0, 0]) else { return false };
+    let texts: Option<Vec<&str>> =
+        parameters[..end].split(|&byte| byte == 0).map(|text| std::str::from_utf8(text).ok()).collect();
+    // A last value may be empty.
+    let pair = |pair: &[&'_ str]| (pair[0].to_owned(), pair.get(1).copied().unwrap_or("").to_owned());
+    let Some(pairs) = texts.map(|texts| texts.chunks(2).map(pair).collect::<Vec<_>>()) else { return false };
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    pairs.iter().all(|(name, _)| is_name(name))
+        && pairs.iter().any(|(name, _)| params::is_sqlites(name))
+        && params::check(pairs.iter().map(|(name, value)| (&**name, &**value))).is_err()
 }
 
 /// The bytes behind the zero that ends `name`, where SQLite's pager puts the parameters.
@@ -119,6 +122,10 @@ mod tests {
         assert!(all(&["cache", "shared", "at", "7"]));
         assert!(all(&["nolock", "1"]));
         assert!(!all(&["nolock", "0"]));
+        assert!(all(&["vfs", "tideline", "colour", ""]));
+        assert!(!sets_apart(b"cache\0shared\0at\0x"), "cut short");
+        assert!(!all(&["colour", "red"]), "nothing that SQLite knows");
+        assert!(!all(&["cache", "shared", "\u{1}\u{2}", "7"]), "no name");
     }
 
     #[test]

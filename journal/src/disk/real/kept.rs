@@ -16,6 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::unistd::AccessFlags;
 use parking_lot::Mutex;
 
 use super::descriptor::fork_generation;
@@ -65,6 +66,10 @@ pub(super) fn open(path: &Path, how: How) -> io::Result<Arc<Handle>> {
                 && (kept.handle.is_writable() || how == How::Read)
         });
         if let Some(kept) = idle {
+            // As if it were opened: rights may have been taken away meanwhile.
+            let rights =
+                if how == How::Read { AccessFlags::R_OK } else { AccessFlags::R_OK | AccessFlags::W_OK };
+            nix::unistd::eaccess(path, rights)?;
             kept.parked = None;
             return Ok(kept.handle.clone());
         }

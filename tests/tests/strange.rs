@@ -1,0 +1,94 @@
+//! Files that aren't what they were, or never what they should be.
+
+use tideline_tests::{Host, Scratch, Shell, python, refusal};
+
+#[test]
+fn a_file_that_was_moved_or_replaced_is_not_written_any_more() {
+    let scratch = Scratch::new();
+    // SQLite asks at each write, and is told at the latest a moment after the last time.
+    let script = r#"
+from tide import *
+for change in ("renamed", "removed", "replaced"):
+    name = change + ".db"
+    db = connect(name)
+    db.execute("CREATE TABLE t(v)")
+    db.execute("INSERT INTO t VALUES (1)")
+    time.sleep(0.05)
+    if change == "renamed":
+        os.rename(name, "elsewhere.db")
+    elif change == "removed":
+        os.remove(name)
+    else:
+        stock = sqlite3.connect("other.db")
+        stock.execute("CREATE TABLE u(v)")
+        stock.commit()
+        stock.close()
+        os.rename("other.db", name)
+    for _ in range(3):
+        fails(lambda: db.execute("INSERT INTO t VALUES (2)"), "readonly")
+    assert one(db, "SELECT sum(v) FROM t") == 1
+    db.close()
+stock = sqlite3.connect("elsewhere.db")
+assert one(stock, "SELECT sum(v) FROM t") == 1, "what was committed went along"
+assert one(sqlite3.connect("replaced.db"), "SELECT count(*) FROM u") == 0
+"#;
+    python(&scratch, script, &[]).ok();
+}
+
+#[test]
+fn rights_that_were_taken_away_count_in_the_same_process() {
+    let scratch = Scratch::new();
+    // Permissions don't bind root: the script becomes nobody where it can.
+    std::fs::set_permissions(scratch.folder(), std::os::unix::fs::PermissionsExt::from_mode(0o777))
+        .expect("other permissions");
+    let script = r#"
+from tide import *
+load()
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+db = connect("a.db")
+db.execute("CREATE TABLE t(v)")
+db.close()
+os.chmod("a.db", 0o444)
+db = connect("a.db")
+fails(lambda: db.execute("INSERT INTO t VALUES (2)"), "readonly")
+db.close()
+os.chmod("a.db", 0)
+fails(lambda: connect("a.db").execute("SELECT * FROM t"), "")
+os.chmod("a.db", 0o644)
+connect("a.db").execute("INSERT INTO t VALUES (2)")
+"#;
+    python(&scratch, script, &[]).ok();
+}
+
+#[test]
+fn what_is_no_database_gets_sqlites_own_code_and_a_reason() {
+    Host::each(|host, scratch| {
+        scratch.write("letter.db", "this is a letter, not a database. ".repeat(50));
+        let error = host.error(scratch, "letter.db", "SELECT * FROM t;");
+        refusal(&error, "FORMAT");
+        std::fs::create_dir(scratch.path("folder.db")).expect("a folder");
+        refusal(&host.error(scratch, "folder.db", "SELECT * FROM t;"), "FORMAT");
+        let attach = format!("ATTACH '{}' AS x;", scratch.uri("letter.db"));
+        let error = host.sql(scratch, "a.db", &attach).expect_err("no database");
+        assert!(error.contains("file is not a database"), "{error}");
+    });
+}
+
+#[test]
+fn a_database_that_may_only_be_read_is_read() {
+    let scratch = Scratch::new();
+    Shell::stock(&scratch, "a.db").ok("CREATE TABLE t(v); INSERT INTO t VALUES (7);");
+    Shell::new(&scratch, "b.db").ok("CREATE TABLE t(v); INSERT INTO t VALUES (7);");
+    for name in ["a.db", "b.db"] {
+        // The write version of a format to come.
+        let mut bytes = scratch.read(name);
+        bytes[18] = 3;
+        scratch.write(name, &bytes);
+        let db = Shell::new(&scratch, name);
+        assert_eq!(db.ok("SELECT v FROM t;"), "7\n");
+        assert!(db.error("INSERT INTO t VALUES (8);").contains("readonly"));
+        assert_eq!(scratch.read(name), bytes);
+    }
+}
