@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 
 use crate::config::{Plan, ScaleName, Settings};
+use crate::curve;
 use crate::engine::{self, Engine};
 use crate::worker::{self, Task};
 use crate::workload;
@@ -18,6 +19,14 @@ pub struct Cli {
     /// How much work: quick (seconds), normal (100 MB database) or large (1 GB)
     #[arg(long, value_enum, default_value = "normal")]
     scale: ScaleName,
+
+    /// Size of the database, where the scale's isn't meant; single rows are inserted into one of this size too
+    #[arg(long, value_name = "N")]
+    megabytes: Option<u64>,
+
+    /// Measure how a few workloads grow with the database: its sizes in megabytes. With --write, the section is `curve`
+    #[arg(long, value_name = "N,N", value_delimiter = ',', conflicts_with_all = ["megabytes", "section"])]
+    pub curve: Vec<u64>,
 
     /// Rounds that count; the scale says how many otherwise
     #[arg(long)]
@@ -84,7 +93,16 @@ pub struct Cli {
 impl Cli {
     /// Checks the arguments against each other and against what is there.
     pub fn plan(&self) -> Result<Plan> {
-        let scale = self.scale.scale();
+        self.plan_of(self.megabytes)
+    }
+
+    /// The plan for one size of a curve.
+    pub fn plan_of(&self, megabytes: Option<u64>) -> Result<Plan> {
+        let mut scale = self.scale.scale();
+        if let Some(megabytes) = megabytes {
+            ensure!(megabytes > 0, "a database of 0 megabytes has no rows");
+            scale = scale.on_megabytes(megabytes);
+        }
         let rounds = self.rounds.unwrap_or(scale.rounds);
         ensure!(rounds > 0, "--rounds must be at least 1");
         ensure!(
@@ -99,7 +117,9 @@ impl Cli {
             library: None,
         };
         let timeout = Duration::from_secs(self.timeout);
-        let asked = |engine| self.engines.is_empty() || self.engines.contains(&engine);
+        // A curve is about what is on a disk.
+        let on_curve = |engine| self.curve.is_empty() || workload::ON_DISK.contains(&engine);
+        let asked = |engine| (self.engines.is_empty() && on_curve(engine)) || self.engines.contains(&engine);
         let mut without_tideline = None;
         let mut tideline_version = None;
         if asked(Engine::Tideline) {
@@ -126,12 +146,16 @@ impl Cli {
             without_tideline,
             tideline_version,
             workloads: self.workloads()?,
+            copies: !self.curve.is_empty(),
             dir,
         })
     }
 
     fn workloads(&self) -> Result<Vec<Box<dyn workload::Workload>>> {
         let mut workloads = workload::all();
+        if !self.curve.is_empty() {
+            workloads.retain(|workload| curve::WORKLOADS.contains(&workload.name()));
+        }
         let matches = |only: &str, name: &str| {
             name.strip_prefix(only).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
         };

@@ -51,6 +51,9 @@ pub struct Scale {
     pub rounds: usize,
 }
 
+/// With their index; [`ScaleName::Normal`] has 100 MB.
+const ROWS_PER_MEGABYTE: u64 = 8_000;
+
 impl ScaleName {
     /// The numbers.
     pub fn scale(self) -> Scale {
@@ -90,6 +93,14 @@ impl ScaleName {
     }
 }
 
+impl Scale {
+    /// The same work on a database of so many megabytes (of a million bytes), its single-row inserts too.
+    pub fn on_megabytes(self, megabytes: u64) -> Self {
+        let rows = megabytes * ROWS_PER_MEGABYTE;
+        Self { rows, prefill: rows, ..self }
+    }
+}
+
 /// What is the same for every connection of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
@@ -123,6 +134,8 @@ pub struct Plan {
     pub tideline_version: Option<String>,
     /// What is measured, in the table's order.
     pub workloads: Vec<Box<dyn Workload>>,
+    /// Whether a database is built once for all workloads, and copied.
+    pub copies: bool,
     /// Where the databases are made, in a temporary folder.
     pub dir: PathBuf,
 }

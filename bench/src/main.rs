@@ -13,6 +13,8 @@
 //! the first place moving on by one. A ratio is computed within each round, and the median of these is what is reported,
 //! so that a machine that slows down for a while changes both sides of a ratio.
 //!
+//! `curve` runs a few of the workloads on databases of several sizes.
+//!
 //! To add a workload: a file in `workload/` with a [`workload::Workload`] and an [`workload::Arm`], and a line in
 //! [`workload::all`]. An arm may report several metrics (a tail latency, a throughput of readers and one of writers),
 //! may start threads, and may start processes through [`worker::Task`] (`workload/open.rs` does).
@@ -21,6 +23,7 @@
 mod chart;
 mod cli;
 mod config;
+mod curve;
 mod data;
 mod engine;
 mod floor;
@@ -63,6 +66,9 @@ fn run(cli: &cli::Cli) -> Result<bool> {
     if let (Some(from), Some(to)) = (&cli.chart_from, &cli.chart) {
         chart::write(to, &chart::read(from)?)?;
         return Ok(true);
+    }
+    if !cli.curve.is_empty() {
+        return curve::run(cli);
     }
     let plan = cli.plan()?;
     let header = host::Header::collect(&plan)?;

@@ -116,7 +116,7 @@ fn row_name(outcome: &Outcome, metric: usize) -> String {
     }
 }
 
-fn value_cell(outcome: &Outcome, metric: usize, engine: Engine) -> String {
+pub fn value_cell(outcome: &Outcome, metric: usize, engine: Engine) -> String {
     if outcome.failures.contains_key(&engine) {
         return "failed".to_owned();
     }
@@ -132,7 +132,7 @@ fn value_cell(outcome: &Outcome, metric: usize, engine: Engine) -> String {
     }
 }
 
-fn gain_cell(gain: Summary) -> String {
+pub fn gain_cell(gain: Summary) -> String {
     let text = format!("{:.2}", gain.median);
     let text = if gain.median < 0.995 { format!("**{text}**") } else { text };
     format!("{text} ({:.2} to {:.2})", gain.min, gain.max)

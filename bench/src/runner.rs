@@ -64,6 +64,7 @@ pub fn run(plan: &Plan) -> Result<Vec<Outcome>> {
 }
 
 fn run_one(plan: &Plan, workload: &dyn Workload, folder: &Path) -> Result<Outcome> {
+    let templates = &folder.join("templates");
     let folder = folder.join(workload.name());
     let mut outcome = Outcome {
         workload: workload.name().to_owned(),
@@ -77,7 +78,8 @@ fn run_one(plan: &Plan, workload: &dyn Workload, folder: &Path) -> Result<Outcom
         progress(workload, &format!("set up {}", engine.key()));
         let dir = folder.join(engine.key());
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        let bed = Bed { dir, scale: plan.scale, settings: plan.settings.clone() };
+        let templates = plan.copies.then(|| templates.to_path_buf());
+        let bed = Bed { dir, scale: plan.scale, settings: plan.settings.clone(), templates };
         let task = Task::Arm { workload: workload.name().to_owned(), engine, bed };
         match Worker::start(&task, plan.timeout) {
             Ok(worker) => workers.push((engine, worker)),

@@ -8,6 +8,8 @@
 //! | `golden` | the golden SQL scripts alone; `--update` rewrites what they expect |
 //! | `symbols` | what the shared library exports, wants and links |
 //! | `soak` | black-box tests that take long: `processes`, `adopt` |
+//! | `sqlite-source` | SQLite's own source tree, from Debian's source package |
+//! | `speedtest1` | SQLite's speedtest1, stock WAL and Tideline side by side |
 //! | `ci` | all that `.ci/run` does |
 
 mod ci;
@@ -15,6 +17,8 @@ mod demo;
 mod dist;
 mod fuzz;
 mod soak;
+mod speedtest1;
+mod sqlite_source;
 mod suite;
 mod symbols;
 mod tools;
@@ -68,6 +72,10 @@ enum Command {
     /// Runs a black-box test that takes long
     #[command(subcommand)]
     Soak(soak::Soak),
+    /// Fetches SQLite's source tree, and prints its folder
+    SqliteSource,
+    /// Runs SQLite's speedtest1, stock WAL and Tideline side by side
+    Speedtest1(speedtest1::Options),
     /// Runs all that .ci/run does
     Ci,
 }
@@ -84,6 +92,11 @@ fn run(command: Command) -> Result<()> {
         Command::Golden { update } => suite::golden(&workspace, update),
         Command::Symbols => symbols::check(&workspace.dist()),
         Command::Soak(what) => soak::run(&workspace, &what),
+        Command::SqliteSource => {
+            println!("{}", sqlite_source::fetch(&workspace)?.display());
+            Ok(())
+        }
+        Command::Speedtest1(options) => speedtest1::run_all(&workspace, &options),
         Command::Ci => ci::run(&workspace),
     }
 }

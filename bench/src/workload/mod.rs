@@ -14,10 +14,10 @@ mod tail;
 pub mod writers;
 mod written;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +53,7 @@ impl Unit {
 }
 
 /// Those that can be opened more than once, and write to a disk.
-const ON_DISK: [Engine; 2] = [Engine::Stock, Engine::Tideline];
+pub const ON_DISK: [Engine; 2] = [Engine::Stock, Engine::Tideline];
 
 /// One row of the table.
 #[derive(Clone, Debug, Serialize)]
@@ -105,6 +105,8 @@ pub struct Bed {
     pub scale: Scale,
     /// For every connection.
     pub settings: Settings,
+    /// Where databases lie that were built before, to be copied; none where each workload builds its own.
+    pub templates: Option<PathBuf>,
 }
 
 impl Bed {
@@ -116,11 +118,39 @@ impl Bed {
     /// A database with [`crate::data::build`]'s table, at rest and opened again.
     pub fn built(&self, engine: Engine, rows: u64, tuning: Tuning) -> Result<(Site, Connection)> {
         let site = self.site(engine, "main")?;
+        if let Some(templates) = self.templates.as_ref().filter(|_| ON_DISK.contains(&engine)) {
+            let template = templates.join(format!("{}-{rows}", engine.key()));
+            if !template.exists() {
+                let half = Site::new(engine, &template.with_extension("half"), &self.settings)?;
+                let connection = half.create(tuning)?;
+                crate::data::build(&connection, rows)?;
+                connection.close().map_err(|(_, error)| error).context("close")?;
+                std::fs::rename(template.with_extension("half"), &template)?;
+            }
+            copy_folder(&template, site.path.parent().context("a site without a folder")?)?;
+            let connection = site.open(tuning)?;
+            return Ok((site, connection));
+        }
         let connection = site.create(tuning)?;
         crate::data::build(&connection, rows)?;
         let connection = site.reopen(connection, tuning)?;
         Ok((site, connection))
     }
+}
+
+/// Copies what is in a folder, with the folders in it, into another one.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), &target).with_context(|| format!("copy {}", target.display()))?;
+        }
+    }
+    Ok(())
 }
 
 impl Metric {
