@@ -5,20 +5,16 @@
 //! seal leads on to the first that stays; the superblock then names the new one as the first, and
 //! the old ones go. Whoever has them open goes on reading them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::Lock;
 use crate::error::{At, Code, Error, Result};
-use crate::format::{
-    COMMIT_RECORD_LEN, CommitRecord, ENTRY_ALIGN, EntryHeader, HEADER_LEN, Kind, Name, ROW_LEN, Row,
-    SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind, round_up, seal,
-};
-use crate::index::{Entry, Index};
+use crate::format::{SegmentKind, Superblock};
+use crate::index::Index;
 use crate::lsn::{Lsn, LsnRange};
 use crate::segment::Segment;
-use crate::store::{Store, random};
+use crate::store::Store;
 
 /// How long a compaction waits for the writer's place.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -67,11 +63,10 @@ impl Store {
         }
         self.seal_through(range.last)?;
         let index = Arc::clone(&self.tail.lock().index);
-        let merged: Vec<u32> = (0..index.entry_count()).filter(|&n| inside(index.entry(n), range)).collect();
-        if merged.len() < 2 {
+        if (0..index.entry_count()).filter(|&n| index.entry(n).is_inside(range)).count() < 2 {
             return Ok(0);
         }
-        self.rewrite_merged(&index, range, block.first_segment)
+        self.rewrite_merged(&index, range, &block)
     }
 
     /// Makes sure that the segment which holds `last` is sealed.
@@ -102,41 +97,16 @@ impl Store {
     }
 
     /// Writes the segments up to the one that holds the range's end into a new one.
-    fn rewrite_merged(&self, index: &Arc<Index>, range: LsnRange, first_segment: u32) -> Result<u64> {
-        let old: Vec<&Arc<Segment>> = index
-            .segments()
-            .skip_while(|s| s.header.number != first_segment)
-            .filter(|s| s.header.kind == SegmentKind::Journal)
-            .collect();
+    fn rewrite_merged(&self, index: &Arc<Index>, range: LsnRange, block: &Superblock) -> Result<u64> {
+        let old: Vec<&Arc<Segment>> =
+            index.retained(block.horizon.lsn).filter(|s| s.header.kind == SegmentKind::Journal).collect();
         let split = old.iter().position(|s| s.header.first > range.last).ok_or_else(|| {
             Error::new(Code::Io, "the range's last segment isn't sealed; report this as a bug")
         })?;
         let (old, next) = (&old[..split], old[split]);
-        let number = self.control.next_segment()?;
-        let header = SegmentHeader {
-            kind: SegmentKind::Journal,
-            lineage: old[0].header.lineage,
-            number,
-            first: old[0].header.first,
-            chain: random()?,
-            time: self.options.clock.now_ms(),
-            durable: self.control.durable(),
-        };
-        let path = self.file_path(Name::Segment(number));
-        let segment = Segment::create(&*self.disk, path, header, SEGMENT_HEADER_LEN as u64)?;
-        self.disk.copy_owner(&self.path, &segment.path).at(|| "setting a segment's owner".into())?;
-        let written = Rewrite {
-            store: self,
-            index,
-            segment: &segment,
-            at: SEGMENT_HEADER_LEN as u64,
-            chain: header.chain,
-        }
-        .run(range, next);
-        if let Err(e) = written {
-            self.disk.remove(&segment.path).at(|| "removing an unfinished segment".into())?;
-            return Err(e);
-        }
+        let segment = self.merged_segment(index, old[0].header.first, range, next)?;
+        self.sync_side()?;
+        let number = segment.header.number;
         {
             let _guard = self.lock_superblock()?;
             let mut block = self.read_superblock()?;
@@ -150,137 +120,12 @@ impl Store {
             before += len(segment)?;
             self.disk.remove(&segment.path).at(|| format!("removing {}", segment.path.display()))?;
         }
+        if old[0].header.number != block.first_segment {
+            self.remove_segments(&[block.first_segment])?;
+        }
         let freed = before.saturating_sub(len(&segment)?);
         self.read_anew(&mut self.tail.lock())?;
         Ok(freed)
-    }
-}
-
-fn inside(entry: &Entry, range: LsnRange) -> bool {
-    entry.range.first >= range.first && entry.range.last <= range.last
-}
-
-/// A segment that is being written from others.
-struct Rewrite<'a> {
-    store: &'a Store,
-    index: &'a Index,
-    segment: &'a Segment,
-    at: u64,
-    chain: u64,
-}
-
-impl Rewrite<'_> {
-    fn run(mut self, range: LsnRange, next: &Segment) -> Result<()> {
-        let mut merged: Vec<&Entry> = Vec::new();
-        let mut last = self.index.origin;
-        for ordinal in 0..self.index.entry_count() {
-            let entry = self.index.entry(ordinal);
-            if entry.range.last >= next.header.first {
-                break;
-            }
-            if entry.range.first < self.segment.header.first {
-                continue;
-            }
-            last = entry.state;
-            if inside(entry, range) {
-                merged.push(entry);
-                if entry.range.last == range.last {
-                    self.merge(&merged, range)?;
-                }
-            } else {
-                self.entry(&[entry], entry.range, entry.kind)?;
-            }
-        }
-        let durable = self.store.control.durable();
-        let epoch = self.store.control.epoch();
-        let seal = seal(last, epoch, self.chain, durable, next.header.number, next.header.chain);
-        self.write(self.at, &seal)?;
-        self.segment.file.sync().at(|| self.here())
-    }
-
-    fn merge(&mut self, merged: &[&Entry], range: LsnRange) -> Result<()> {
-        let kind =
-            if merged.iter().any(|entry| entry.kind == Kind::Full) { Kind::Full } else { Kind::Merged };
-        self.entry(merged, range, kind)
-    }
-
-    fn here(&self) -> String {
-        format!("writing {}", self.segment.path.display())
-    }
-
-    fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        self.segment.file.write_at(bytes, at).at(|| self.here())
-    }
-
-    /// Writes one entry with the newest image of each page of `from`.
-    fn entry(&mut self, from: &[&Entry], range: LsnRange, kind: Kind) -> Result<()> {
-        let newest = from[from.len() - 1];
-        let mut pages: BTreeMap<u32, (u32, Row)> = BTreeMap::new();
-        for entry in from {
-            let table =
-                self.index.segment(entry.segment).bytes(entry.table, entry.rows as usize * ROW_LEN)?;
-            for row in crate::segment::rows(&table, entry.rows).filter(|row| row.page <= newest.state.size) {
-                pages.insert(row.page, (entry.segment, row));
-            }
-        }
-        let mut rows = Vec::with_capacity(pages.len());
-        let mut next = self.at + HEADER_LEN as u64;
-        for (page, (held, row)) in pages {
-            let mut offset = 0;
-            if row.offset != 0 {
-                let held = if row.segment == 0 {
-                    Arc::clone(self.index.segment(held))
-                } else {
-                    let found = self.index.segments().find(|s| s.header.number == row.segment);
-                    Arc::clone(found.ok_or_else(|| {
-                        Error::new(
-                            Code::Missing,
-                            format!("segment {} is gone; restore from a backup", row.segment),
-                        )
-                    })?)
-                };
-                if !held.image_is_sound(&row, newest.state.page_size as usize)? {
-                    return Err(Error::new(
-                        Code::Damaged,
-                        format!(
-                            "page {page} of {} fails its checksum, so it isn't merged; run tide_verify",
-                            held.path.display()
-                        ),
-                    ));
-                }
-                self.write(next, &held.bytes(row.offset, newest.state.page_size as usize)?)?;
-                offset = next;
-                next += u64::from(newest.state.page_size);
-            }
-            rows.push(Row { page, segment: 0, offset, hash: row.hash });
-        }
-        let mut table = vec![0; rows.len() * ROW_LEN];
-        for (row, out) in rows.iter().zip(table.chunks_exact_mut(ROW_LEN)) {
-            row.encode(out);
-        }
-        let table_at = next - self.at;
-        let header = EntryHeader {
-            kind,
-            origin: newest.origin,
-            range,
-            epoch: self.store.control.epoch(),
-            prev: self.chain,
-            len: round_up(table_at + table.len() as u64, 8) + COMMIT_RECORD_LEN as u64,
-            table: table_at,
-            rows: rows.len() as u32,
-            state: newest.state,
-            checksum: newest.checksum,
-            notes: 0,
-            durable: newest.range.last,
-        };
-        let encoded = header.encode();
-        let record = CommitRecord::of(&header, &encoded, &table);
-        self.write(self.at, &encoded)?;
-        self.write(self.at + table_at, &table)?;
-        self.write(self.at + header.record(), &record.encode())?;
-        self.at = round_up(self.at + header.len, ENTRY_ALIGN);
-        self.chain = record.chain;
-        Ok(())
     }
 }
 
@@ -331,7 +176,7 @@ mod tests {
         store.rewrite_merged(
             &index,
             LsnRange { first: Lsn::new(1), last: base },
-            store.read_superblock()?.first_segment,
+            &store.read_superblock()?,
         )?;
         commit(&mut session)?;
         session.begin_read()?;

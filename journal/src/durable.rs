@@ -1,5 +1,6 @@
 //! From appended to durable: one fsync for all who wait (COMMIT protocol in ARCHITECTURE.md, step 7).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use crate::control::Word;
 use crate::error::{Code, Result};
 use crate::lsn::Lsn;
 use crate::recover::rewrite;
+use crate::segment::Segment;
 use crate::session::poisoned;
 use crate::store::Store;
 
@@ -15,6 +17,9 @@ const MANY: usize = 4;
 
 /// Sealed segments that are given time to reach the disk before they are waited for.
 const UNDER_WAY: usize = 4;
+
+/// Age in milliseconds up to which segments aren't put on the disk by themselves.
+const YOUNG_MS: u64 = 500;
 
 /// How long an fsync is put off, at most, for writers that are about to commit.
 const GATHER: Duration = Duration::from_millis(1);
@@ -41,14 +46,19 @@ impl Store {
     }
 
     /// Begins to put sealed segments on the disk, and waits for older ones. The segment that commits are
-    /// written to is left alone: after a sync it would be slower to write.
+    /// written to is left alone: after a sync it would be slower to write. So are those of the last moment: where much
+    /// is committed, a fold may come before they need to be on the disk ([`Store::merge_ahead`]).
     pub(crate) fn sync_sealed(&self) -> Result<()> {
-        let segments = {
+        let (index, first) = {
             let tail = self.tail.lock();
-            let first = tail.index.segment(tail.segment).header.first;
-            let sealed = Lsn::new(first.get().saturating_sub(1));
-            tail.index.unsynced(self.control.durable(), sealed)
+            (Arc::clone(&tail.index), tail.index.segment(tail.segment).header.first)
         };
+        let sealed = Lsn::new(first.get().saturating_sub(1));
+        let segments = index.unsynced(self.control.durable(), sealed);
+        let now = self.options.clock.now_ms();
+        let young = |s: &Arc<Segment>| now.saturating_sub(s.header.time) < YOUNG_MS;
+        let old = segments.iter().position(young).unwrap_or(segments.len());
+        let segments = &segments[..old];
         for segment in segments.iter().filter(|s| !s.under_way.swap(true, Ordering::Relaxed)) {
             segment.file.begin_sync();
         }
@@ -135,7 +145,8 @@ impl Store {
         }
         let durable = self.control.durable();
         self.catch_up(head)?;
-        let dirty = self.tail.lock().index.unsynced(durable, head);
+        let index = Arc::clone(&self.tail.lock().index);
+        let dirty = index.unsynced(durable, head);
         let begun = Instant::now();
         for segment in dirty {
             segment.sync()?;

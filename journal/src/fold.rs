@@ -17,6 +17,7 @@ use crate::format::{Mark, Name, ROW_LEN, Retention, SegmentKind, Superblock};
 use crate::hashes::Hashes;
 use crate::index::{Index, Shrunk};
 use crate::lsn::Lsn;
+use crate::merge::Instead;
 use crate::segment::Segment;
 use crate::snapshot::{Snapshot, hash_in_table};
 use crate::state::State;
@@ -30,12 +31,12 @@ const DEFAULT_LSNS: u64 = 10_000;
 const RUN: usize = 256 << 10;
 
 /// Bytes of the base that a fold writes before it sends them on their way to the disk.
-const AHEAD: usize = 2 << 20;
+const AHEAD: usize = 256 << 10;
 
 /// A fold under way.
 pub(crate) struct FoldJob {
     /// The base as it will be.
-    target: State,
+    pub target: State,
     /// What the target's pages are read through.
     view: Snapshot,
     /// Pages to write, in order.
@@ -45,6 +46,8 @@ pub(crate) struct FoldJob {
     written: usize,
     /// The horizon afterwards, if it moves.
     horizon: Option<Lsn>,
+    /// What there is instead of the segments that go.
+    pub instead: Option<Instead>,
 }
 
 impl Store {
@@ -67,13 +70,17 @@ impl Store {
             self.trim_to(&block, &index, horizon)?;
             return Ok(None);
         }
-        self.make_just_durable(horizon)?;
         let allowed = self.control.announce_fold(horizon)?;
         if allowed < horizon {
             return Ok(None);
         }
-        self.promise(horizon, Some(horizon))?;
-        self.job(&block, &index, horizon, Some(horizon)).map(Some)
+        let mut job = self.job(&block, &index, horizon, Some(horizon))?;
+        job.instead = self.merge_ahead(&block, &index, &job.target, job.pages.len())?;
+        if job.instead.is_none() {
+            self.make_just_durable(horizon)?;
+            self.promise(horizon, Some(horizon))?;
+        }
+        Ok(Some(job))
     }
 
     /// The fold that must be finished before anything is dropped: one was begun and died, so the base
@@ -110,7 +117,7 @@ impl Store {
         Ok(())
     }
 
-    /// A fold to `target`, whose entries are durable and announced.
+    /// A fold to `target`, which is announced. Its entries must be durable before the first step.
     fn job(
         &self,
         block: &Superblock,
@@ -123,7 +130,7 @@ impl Store {
         })?;
         let view = Snapshot { index: Arc::clone(index), state, floor: block.base.lsn };
         let pages = self.folded_pages(block, index, &state)?;
-        Ok(FoldJob { target: state, view, pages, next: 0, written: 0, horizon })
+        Ok(FoldJob { target: state, view, pages, next: 0, written: 0, horizon, instead: None })
     }
 
     /// Pages that a fold to `target` writes, in order.
@@ -218,8 +225,8 @@ impl Store {
             hashes.set_many(&moved)?;
             hashes.sync()?;
         }
-        let mut first_segment = block.first_segment;
-        {
+        let first_before = block.first_segment;
+        let first = {
             let _guard = self.lock_superblock()?;
             let mut block = self.read_superblock()?;
             block.base = if job.target.lsn > block.base.lsn { job.target } else { block.base };
@@ -232,30 +239,35 @@ impl Store {
                 if let Some(entry) = index.entry_at(horizon) {
                     block.horizon_origin = index.entry(entry).origin as u16;
                 }
-                let first = index
-                    .segments()
-                    .rfind(|s| s.header.kind == SegmentKind::Journal && s.header.first <= horizon.next());
-                if let Some(first) = first {
+                if let Some(instead) = &job.instead {
+                    block.first_segment = instead.first;
+                } else if let Some(first) = index.retained(horizon).next() {
+                    // Its header, and the seal that leads on from it.
                     first.sync().inspect_err(|_| self.control.poison())?;
-                    first_segment = first.header.number;
-                    block.first_segment = first_segment;
+                    block.first_segment = first.header.number;
                 }
             }
             self.write_superblock(&mut block)?;
             self.control.set_base(block.base.lsn);
             self.control.set_horizon(block.history.max(block.horizon.lsn));
-        }
+            block.first_segment
+        };
         if job.horizon.is_some() {
-            self.drop_before(&job.view.index, first_segment)?;
+            let index = &job.view.index;
+            self.drop_given_up(index)?;
+            let mut before = job.instead.as_ref().map_or_else(Vec::new, |instead| instead.before.clone());
+            if first_before != first && index.segments().all(|s| s.header.number != first_before) {
+                before.push(first_before);
+            }
+            self.remove_segments(&before)?;
         }
         Ok(())
     }
 
-    /// Removes the segments that the journal went through before `first`, and kept ones that the
-    /// horizon has passed.
-    pub(crate) fn drop_before(&self, index: &Index, first: u32) -> Result<()> {
+    /// Removes the segments, and kept ones, that the horizon has passed.
+    fn drop_given_up(&self, index: &Index) -> Result<()> {
         let block = self.read_superblock()?;
-        for segment in index.segments().take_while(|s| s.header.number != first) {
+        for segment in index.segments().take(index.dropped(block.horizon.lsn)) {
             let gone = match self.retire(segment)? {
                 true => Ok(()),
                 false => self.disk.remove(&segment.path),
@@ -409,11 +421,8 @@ impl Store {
 /// The horizon that retention asks for, up to `limit`, if it is above the present one: always the last
 /// LSN of a sealed segment.
 fn retained_from(index: &Index, block: &Superblock, head: Lsn, limit: Lsn, now: u64) -> Result<Option<Lsn>> {
-    let segments: Vec<&Arc<Segment>> = index
-        .segments()
-        .skip_while(|s| s.header.number != block.first_segment)
-        .filter(|s| s.header.kind == SegmentKind::Journal)
-        .collect();
+    let segments: Vec<&Arc<Segment>> =
+        index.retained(block.horizon.lsn).filter(|s| s.header.kind == SegmentKind::Journal).collect();
     let lens: Vec<u64> = segments
         .iter()
         .map(|s| s.file.len().at(|| format!("reading {}", s.path.display())))
@@ -445,7 +454,7 @@ fn retained_from(index: &Index, block: &Superblock, head: Lsn, limit: Lsn, now: 
     // Few folds of much cost less than many of little: each has its fsyncs.
     let lsns = horizon.map_or(0, |horizon| horizon.get() - block.horizon.lsn.get());
     let enough = match block.retention {
-        Retention::Default => dropped >= DEFAULT_BYTES / 2 || lsns >= DEFAULT_LSNS / 2,
+        Retention::Default => dropped >= DEFAULT_BYTES || lsns >= DEFAULT_LSNS,
         Retention::Bytes(bytes) => dropped >= bytes.min(DEFAULT_BYTES) / 2,
         Retention::Lsns(count) => lsns >= count.min(DEFAULT_LSNS) / 2,
         Retention::None | Retention::Seconds(_) => true,

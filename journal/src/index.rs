@@ -71,6 +71,13 @@ pub(crate) struct Entry {
     pub len: u64,
 }
 
+impl Entry {
+    /// True if all its LSNs are in `range`.
+    pub fn is_inside(&self, range: LsnRange) -> bool {
+        self.range.first >= range.first && self.range.last <= range.last
+    }
+}
+
 /// One image of a page.
 #[derive(Default)]
 struct Version {
@@ -168,6 +175,19 @@ impl Index {
         (0..self.segment_count.load(Ordering::Acquire)).map(|n| self.segment(n))
     }
 
+    /// The segments that entries above `horizon` are in, or will be; not those that were dropped and are here still.
+    pub fn retained(&self, horizon: Lsn) -> impl Iterator<Item = &Arc<Segment>> {
+        self.segments().skip(self.dropped(horizon))
+    }
+
+    /// How many segments before those of [`Index::retained`] there are.
+    pub fn dropped(&self, horizon: Lsn) -> usize {
+        let begins =
+            |s: &&Arc<Segment>| s.header.kind == SegmentKind::Journal && s.header.first <= horizon.next();
+        let behind = self.segments().rev().take_while(|s| !begins(s)).count();
+        (self.segment_count.load(Ordering::Acquire) as usize).saturating_sub(behind + 1)
+    }
+
     /// Adds a segment; returns its ordinal. Under the tail lock.
     pub fn push_segment(&self, segment: Arc<Segment>) -> u32 {
         let ordinal = self.segment_count.load(Ordering::Relaxed);
@@ -234,29 +254,17 @@ impl Index {
         self.segments().take(at).filter(|s| s.header.kind == SegmentKind::Journal).last()
     }
 
-    /// Segments that must be synced for the entries in `durable..=head` to be on the disk, oldest
-    /// first: those that hold them, and the one whose seal leads to the first of them.
+    /// Segments that must be synced for the entries in `durable + 1..=head` to be on the disk, oldest first: those that
+    /// hold them, and those whose seals lead to one that does.
     pub fn unsynced(&self, durable: Lsn, head: Lsn) -> Vec<Arc<Segment>> {
-        let mut found: Vec<Arc<Segment>> = Vec::new();
-        let mut add = |segment: &Arc<Segment>| {
-            if !found.iter().any(|known| Arc::ptr_eq(known, segment)) {
-                found.push(Arc::clone(segment));
-            }
+        let journal: Vec<_> = self.segments().filter(|s| s.header.kind == SegmentKind::Journal).collect();
+        let wanted = |lsn: Lsn| lsn > durable && lsn <= head;
+        let needed = |n: &usize| {
+            let next = journal.get(n + 1).map(|next| next.header.first);
+            let first = journal[*n].header.first.max(durable.next());
+            first <= head && next.is_none_or(|next| first < next) || next.is_some_and(wanted)
         };
-        for ordinal in (0..self.entry_count()).rev() {
-            let entry = self.entry(ordinal);
-            if entry.range.last <= durable {
-                break;
-            }
-            if entry.range.last > head {
-                continue;
-            }
-            let segment = self.segment(entry.segment);
-            add(segment);
-            self.predecessor(segment, entry.offset).into_iter().for_each(&mut add);
-        }
-        found.reverse();
-        found
+        (0..journal.len()).filter(needed).map(|n| Arc::clone(journal[n])).collect()
     }
 
     /// Adds an entry with its page table. `segment_of` turns a row's segment number into an ordinal;

@@ -67,8 +67,7 @@ impl Store {
         let index = self.whole()?;
         let horizon = self.control.horizon();
         let (mut segments, mut journal_bytes) = (0, 0);
-        let first = self.read_superblock()?.first_segment;
-        for segment in index.segments().skip_while(|s| s.header.number != first) {
+        for segment in index.retained(self.read_superblock()?.horizon.lsn) {
             segments += 1;
             journal_bytes += segment.file.len().at(|| format!("reading {}", segment.path.display()))?;
         }

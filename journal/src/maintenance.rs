@@ -18,12 +18,12 @@ use crate::store::Store;
 
 /// Segments that may be half filled before the thread has seen to what there was at the first of them: from then on
 /// every so many of them wait a moment for it, so that nobody has to wait for long.
-const BEHIND: u32 = 16;
+const BEHIND: u32 = 32;
 const EVERY: u32 = 4;
 const MOMENT: Duration = Duration::from_millis(10);
 
 /// Segments after which the next one waits until the thread has.
-const FAR_BEHIND: u32 = 64;
+const FAR_BEHIND: u32 = 96;
 
 /// How long the thread waits for more to do.
 const LINGER: Duration = Duration::from_secs(1);
@@ -204,8 +204,11 @@ fn run(maintenance: &Maintenance, store: &Weak<Store>) {
                 turn.running = false;
                 drop(turn);
                 let _step = maintenance.step.lock();
-                if let Some(store) = store.upgrade() {
-                    store.drop_most_spares().unwrap_or_else(|e| crate::report(&e));
+                let open = |store: &Arc<Store>| store.closed.try_lock().is_some_and(|closed| !*closed);
+                if let Some(store) = store.upgrade().filter(open) {
+                    // What nobody waited for is soon on the disk all the same.
+                    let durable = store.make_durable(store.control.appended());
+                    durable.and_then(|()| store.drop_most_spares()).unwrap_or_else(|e| crate::report(&e));
                 }
                 return;
             }

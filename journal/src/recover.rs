@@ -184,7 +184,9 @@ impl Opening<'_> {
             let parsed = Name::parse(&name);
             largest = largest.max(parsed.as_ref().and_then(|name| name.segment()).unwrap_or(0));
             let needed = match parsed {
-                Some(Name::Segment(n)) => tail.index.segments().any(|s| s.header.number == n),
+                Some(Name::Segment(n)) => {
+                    n == block.first_segment || tail.index.segments().any(|s| s.header.number == n)
+                }
                 Some(Name::Kept(n)) => crate::kept::is_needed(self.disk, self.side, n, block)?,
                 Some(Name::NewKept(_) | Name::Spare(..)) => false,
                 _ => true,

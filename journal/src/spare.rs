@@ -23,7 +23,7 @@ const MOST: usize = 24;
 const IDLE: usize = 4;
 
 /// Segments that are made ready before the journal comes to them.
-const READY: usize = 6;
+const READY: usize = 12;
 
 /// Bytes that a segment may surely have.
 const LONG: u64 = 1 << 20;
@@ -134,7 +134,7 @@ impl Store {
         Segment::begin(file, path, header(number))
     }
 
-    fn sync_side(&self) -> Result<()> {
+    pub(crate) fn sync_side(&self) -> Result<()> {
         self.disk.sync_dir(&self.side).at(|| format!("syncing {}", self.side.display()))
     }
 
@@ -184,7 +184,7 @@ impl Store {
         self.remove_all(dropped)
     }
 
-    fn remove_all(&self, paths: Vec<PathBuf>) -> Result<()> {
+    pub(crate) fn remove_all(&self, paths: Vec<PathBuf>) -> Result<()> {
         for path in paths {
             match self.disk.remove(&path) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}

@@ -27,9 +27,11 @@ struct History {
     done: bool,
 }
 
-/// Runs a workload until it ends or the power goes.
+/// Runs a workload until it ends or the power goes. Every other one changes the same two pages again and again, and
+/// keeps little of it: what a fold then needs on the disk is merged before.
 fn run(process: &Arc<SimProcess>, seed: u64, history: &mut History) -> Result<()> {
     let mut rng = Rng(seed);
+    let hot = seed % 2 == 1;
     history.models.push(Model::default());
     let other = process;
     for round in 0..3 {
@@ -39,11 +41,17 @@ fn run(process: &Arc<SimProcess>, seed: u64, history: &mut History) -> Result<()
                 [Retention::Default, Retention::None, Retention::Bytes(20_000), Retention::Lsns(5)];
             store.set_retention(retention[rng.below(4) as usize])?;
         }
+        if hot && round != 1 {
+            store.set_retention(Retention::Lsns(2 + rng.below(4)))?;
+        }
         let mut session = Session::new(Arc::clone(&store))?;
         let mut model = read(&store)?.1;
-        for _ in 0..4 + rng.below(10) {
-            let change: Change = model.change(&mut rng);
-            match rng.below(10) {
+        for _ in 0..if hot { 24 } else { 4 + rng.below(10) } {
+            let mut change: Change = model.change(&mut rng);
+            if hot && model.size > 2 {
+                change = Change { fills: vec![(2 + rng.below(2) as u32, rng.next())], size: model.size };
+            }
+            match rng.below(if hot { 40 } else { 10 }) {
                 0 => {
                     // Rolled back after it was prepared: it must never appear.
                     common::write(&mut session, &model, &change)?;
@@ -59,7 +67,8 @@ fn run(process: &Arc<SimProcess>, seed: u64, history: &mut History) -> Result<()
                 }
                 _ => {}
             }
-            let durability = if rng.below(3) == 0 { Durability::Disk } else { Durability::Process };
+            let durability =
+                if rng.below(if hot { 30 } else { 3 }) == 0 { Durability::Disk } else { Durability::Process };
             let mut after = model.clone();
             after.apply(&change);
             history.models.push(after);

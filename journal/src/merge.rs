@@ -1,0 +1,363 @@
+//! Entries written anew, merged into one: for compaction, and for a fold of what isn't on the disk yet.
+//!
+//! Commits that nobody waits for change the same pages again and again: the last leaf of a table, the busy ones of an
+//! index. Before a fold overwrites the base, the entries that it folds must be on the disk; but what matters of them is
+//! each page's newest image. So where that is much less, it is written into a segment of its own, which the journal
+//! begins with from then on, and the segments that it replaces never reach the disk: they are written again before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::disk::How;
+use crate::error::{At, Code, Error, Result};
+use crate::format::{
+    COMMIT_RECORD_LEN, CommitRecord, ENTRY_ALIGN, EntryHeader, HEADER_LEN, Kind, Name, ROW_LEN, Row,
+    SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind, Superblock, round_up, seal,
+};
+use crate::index::{Entry, Index};
+use crate::lsn::{Lsn, LsnRange};
+use crate::segment::Segment;
+use crate::state::State;
+use crate::store::{Store, random};
+
+/// Bytes that are written at a time.
+const RUN: usize = 256 << 10;
+
+/// What a fold leaves in place of the segments that it drops.
+pub(crate) struct Instead {
+    /// Number of the segment that the journal begins with when the fold is done: nothing but the way to the next.
+    pub first: u32,
+    /// Numbers of the segments that it began with before, which no index has.
+    pub before: Vec<u32>,
+}
+
+impl Store {
+    /// Makes the entries behind the base up to `target` durable as one, if that is much less than all of them, and gives
+    /// up what is below; the superblock says so then. Whoever does this goes on to fold that far. The fold to `target` is
+    /// announced.
+    pub(crate) fn merge_ahead(
+        &self,
+        block: &Superblock,
+        index: &Arc<Index>,
+        target: &State,
+        pages: usize,
+    ) -> Result<Option<Instead>> {
+        let range = LsnRange { first: block.base.lsn.next(), last: target.lsn };
+        let whole = block.base.lsn == block.horizon.lsn && block.history <= block.horizon.lsn;
+        if !whole || self.control.durable() >= target.lsn || range.first > range.last {
+            return Ok(None);
+        }
+        let entries = (0..index.entry_count()).map(|n| index.entry(n)).filter(|entry| entry.is_inside(range));
+        let long: u64 = entries.map(|entry| entry.len).sum();
+        if pages as u64 * u64::from(target.page_size) > long / 2 {
+            return Ok(None);
+        }
+        let behind =
+            |s: &&Arc<Segment>| s.header.kind == SegmentKind::Journal && s.header.first == range.last.next();
+        let Some(next) = index.segments().find(behind) else { return Ok(None) };
+        let merged = self.merged_segment(index, range.first, range, next)?;
+        let way = self.way_to(target, next)?;
+        self.sync_side()?;
+        let mut before = vec![merged.header.number];
+        {
+            let _guard = self.lock_superblock()?;
+            let mut block = self.read_superblock()?;
+            if index.segments().all(|s| s.header.number != block.first_segment) {
+                before.push(block.first_segment);
+            }
+            block.first_segment = merged.header.number;
+            block.behind = None;
+            block.durable = block.durable.max(target.lsn);
+            block.history = target.lsn;
+            self.write_superblock(&mut block)?;
+            self.control.set_horizon(target.lsn);
+        }
+        // Only now: what an entry says was durable must be found from the superblock on.
+        self.control.set_durable(target.lsn);
+        Ok(Some(Instead { first: way.header.number, before }))
+    }
+
+    /// A segment with the entries from `first` on up to `next`, durable but for its name: those of `range` as one, with
+    /// each page's newest image.
+    pub(crate) fn merged_segment(
+        &self,
+        index: &Index,
+        first: Lsn,
+        range: LsnRange,
+        next: &Segment,
+    ) -> Result<Segment> {
+        let segment = self.new_segment(first, next.header.lineage)?;
+        let at = SEGMENT_HEADER_LEN as u64;
+        let chain = segment.header.chain;
+        let rewrite =
+            Rewrite { store: self, index, segment: &segment, at, chain, run: Vec::new(), run_at: at };
+        if let Err(e) = rewrite.run(range, next) {
+            self.disk.remove(&segment.path).at(|| "removing an unfinished segment".into())?;
+            return Err(e);
+        }
+        Ok(segment)
+    }
+
+    /// A segment with nothing but a seal behind `state` that leads to `next`, durable but for its name.
+    fn way_to(&self, state: &State, next: &Segment) -> Result<Segment> {
+        let segment = self.new_segment(state.lsn.next(), next.header.lineage)?;
+        let SegmentHeader { number, chain, .. } = next.header;
+        let epoch = self.control.epoch();
+        let seal = seal(*state, epoch, segment.header.chain, self.control.durable(), number, chain);
+        let here = || format!("writing {}", segment.path.display());
+        segment.file.write_at(&seal, SEGMENT_HEADER_LEN as u64).at(here)?;
+        segment.sync()?;
+        Ok(segment)
+    }
+
+    /// A new file with the header of a segment.
+    fn new_segment(&self, first: Lsn, lineage: [u8; 16]) -> Result<Segment> {
+        let header = SegmentHeader {
+            kind: SegmentKind::Journal,
+            lineage,
+            number: self.control.next_segment()?,
+            first,
+            chain: random()?,
+            time: self.options.clock.now_ms(),
+            durable: self.control.durable(),
+        };
+        let path = self.file_path(Name::Segment(header.number));
+        let file = self.disk.open(&path, How::CreateNew).at(|| format!("creating {}", path.display()))?;
+        self.disk.copy_owner(&self.path, &path).at(|| "setting a segment's owner".into())?;
+        Segment::begin(file, path, header)
+    }
+
+    /// Removes segments that the journal doesn't go through any more.
+    pub(crate) fn remove_segments(&self, numbers: &[u32]) -> Result<()> {
+        self.remove_all(numbers.iter().map(|&number| self.file_path(Name::Segment(number))).collect())
+    }
+}
+
+/// A segment that is being written from others.
+struct Rewrite<'a> {
+    store: &'a Store,
+    index: &'a Index,
+    segment: &'a Segment,
+    /// Where the next entry begins, and the chain value before it.
+    at: u64,
+    chain: u64,
+    /// Bytes that aren't written yet, and their place.
+    run: Vec<u8>,
+    run_at: u64,
+}
+
+impl Rewrite<'_> {
+    fn run(mut self, range: LsnRange, next: &Segment) -> Result<()> {
+        let mut merged: Vec<&Entry> = Vec::new();
+        let mut last = self.index.origin;
+        for ordinal in 0..self.index.entry_count() {
+            let entry = self.index.entry(ordinal);
+            if entry.range.last >= next.header.first {
+                break;
+            }
+            if entry.range.first < self.segment.header.first {
+                continue;
+            }
+            last = entry.state;
+            if entry.is_inside(range) {
+                merged.push(entry);
+                if entry.range.last == range.last {
+                    self.merge(&merged, range)?;
+                }
+            } else {
+                self.entry(&[entry], entry.range, entry.kind)?;
+            }
+        }
+        let durable = self.store.control.durable();
+        let epoch = self.store.control.epoch();
+        let seal = seal(last, epoch, self.chain, durable, next.header.number, next.header.chain);
+        self.write(self.at, &seal)?;
+        self.flush()?;
+        self.segment.sync()
+    }
+
+    fn merge(&mut self, merged: &[&Entry], range: LsnRange) -> Result<()> {
+        let kind =
+            if merged.iter().any(|entry| entry.kind == Kind::Full) { Kind::Full } else { Kind::Merged };
+        self.entry(merged, range, kind)
+    }
+
+    fn here(&self) -> String {
+        format!("writing {}", self.segment.path.display())
+    }
+
+    /// Writes `bytes` at `at`; neighbours go in one piece.
+    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+        if at != self.run_at + self.run.len() as u64 || self.run.len() >= RUN {
+            self.flush()?;
+            self.run_at = at;
+        }
+        self.run.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.segment.file.write_at(&self.run, self.run_at).at(|| self.here())?;
+        self.run.clear();
+        Ok(())
+    }
+
+    /// Writes one entry with the newest image of each page of `from`.
+    fn entry(&mut self, from: &[&Entry], range: LsnRange, kind: Kind) -> Result<()> {
+        let newest = from[from.len() - 1];
+        let mut pages: BTreeMap<u32, (u32, Row)> = BTreeMap::new();
+        for entry in from {
+            let table =
+                self.index.segment(entry.segment).bytes(entry.table, entry.rows as usize * ROW_LEN)?;
+            for row in crate::segment::rows(&table, entry.rows).filter(|row| row.page <= newest.state.size) {
+                pages.insert(row.page, (entry.segment, row));
+            }
+        }
+        let mut rows = Vec::with_capacity(pages.len());
+        let mut next = self.at + HEADER_LEN as u64;
+        for (page, (held, row)) in pages {
+            let mut offset = 0;
+            if row.offset != 0 {
+                let held = if row.segment == 0 {
+                    Arc::clone(self.index.segment(held))
+                } else {
+                    let found = self.index.segments().find(|s| s.header.number == row.segment);
+                    Arc::clone(found.ok_or_else(|| {
+                        Error::new(
+                            Code::Missing,
+                            format!("segment {} is gone; restore from a backup", row.segment),
+                        )
+                    })?)
+                };
+                if !held.image_is_sound(&row, newest.state.page_size as usize)? {
+                    return Err(Error::new(
+                        Code::Damaged,
+                        format!(
+                            "page {page} of {} fails its checksum, so it isn't merged; run tide_verify",
+                            held.path.display()
+                        ),
+                    ));
+                }
+                self.write(next, &held.bytes(row.offset, newest.state.page_size as usize)?)?;
+                offset = next;
+                next += u64::from(newest.state.page_size);
+            }
+            rows.push(Row { page, segment: 0, offset, hash: row.hash });
+        }
+        let mut table = vec![0; rows.len() * ROW_LEN];
+        for (row, out) in rows.iter().zip(table.chunks_exact_mut(ROW_LEN)) {
+            row.encode(out);
+        }
+        let table_at = next - self.at;
+        let header = EntryHeader {
+            kind,
+            origin: newest.origin,
+            range,
+            epoch: self.store.control.epoch(),
+            prev: self.chain,
+            len: round_up(table_at + table.len() as u64, 8) + COMMIT_RECORD_LEN as u64,
+            table: table_at,
+            rows: rows.len() as u32,
+            state: newest.state,
+            checksum: newest.checksum,
+            notes: 0,
+            durable: newest.range.last,
+        };
+        let encoded = header.encode();
+        let record = CommitRecord::of(&header, &encoded, &table);
+        self.write(self.at, &encoded)?;
+        self.write(self.at + table_at, &table)?;
+        self.write(self.at + header.record(), &record.encode())?;
+        self.at = round_up(self.at + header.len, ENTRY_ALIGN);
+        self.chain = record.chain;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::disk::{Disk, SimDisk};
+    use crate::format::Retention;
+    use crate::session::{Durability, Session};
+    use crate::store::Options;
+
+    const PAGE: usize = 512;
+
+    fn commit(session: &mut Session, fill: u8) -> Result<()> {
+        session.begin_read()?;
+        session.begin_write()?;
+        let mut header = [0; PAGE];
+        header[..24].copy_from_slice(b"SQLite format 3\0\x02\x00\x01\x01\x00\x40\x20\x20");
+        header[28..32].copy_from_slice(&3u32.to_be_bytes());
+        session.write(0, &header)?;
+        for page in 1..3 {
+            session.write(page * PAGE as u64, &[fill; PAGE])?;
+        }
+        session.truncate(3 * PAGE as u64)?;
+        session.prepare(None)?;
+        session.publish(Durability::Process, false)?;
+        session.end_read()
+    }
+
+    fn last(store: &Arc<Store>) -> Result<u8> {
+        let mut session = Session::new(Arc::clone(store))?;
+        session.begin_read()?;
+        let mut image = [0; PAGE];
+        session.read(PAGE as u64, &mut image)?;
+        assert_eq!(image, [image[0]; PAGE]);
+        Ok(image[0])
+    }
+
+    #[test]
+    fn what_is_folded_is_merged_before_where_that_is_less() -> Result<()> {
+        let disk = SimDisk::new();
+        let open = |process: &Arc<crate::disk::SimProcess>| {
+            let disk: Arc<dyn Disk> = Arc::clone(process) as Arc<dyn Disk>;
+            let options =
+                Options { background: false, segment_bytes: 8 << 10, fold_step: 1, ..Options::default() };
+            Store::open(disk, Path::new("/app.db"), options)
+        };
+        let (process, joining) = (disk.process(), disk.process());
+        let store = open(&process)?;
+        store.set_retention(Retention::Lsns(4))?;
+        let mut session = Session::new(Arc::clone(&store))?;
+        let mut merged = 0;
+        for fill in 1..=200u8 {
+            commit(&mut session, fill)?;
+            // The commit has begun it, and written a page.
+            let Some(mut job) = store.fold.lock().take() else { continue };
+            if let Some(instead) = &job.instead {
+                merged += 1;
+                assert!(store.durable() >= job.target.lsn, "it is on the disk, as one");
+                let block = store.read_superblock()?;
+                assert_eq!(block.first_segment, instead.before[0]);
+                // Whoever joins now begins with the merged entry.
+                let other = open(&joining)?;
+                assert_eq!(last(&other)?, fill);
+                assert!(other.verify()?.is_empty());
+            }
+            while !store.fold_step(&mut job, 1)? {
+                assert_eq!(last(&store)?, fill);
+            }
+            store.control.file().unlock(crate::control::Lock::Fold);
+            assert_eq!(last(&open(&joining)?)?, fill);
+            assert!(store.verify()?.is_empty());
+        }
+        assert!(merged > 5, "{merged} folds were merged before");
+        let log = store.log()?;
+        assert_eq!(log.last().map(|row| row.range.last), Some(Lsn::new(200)));
+        let segments = store.status()?.segments as usize;
+        drop(session);
+        store.close()?;
+        let names = process.list(Path::new("/app.db-tide")).expect("the side folder");
+        let there = names.iter().filter(|name| name.ends_with(".seg")).count();
+        assert!(there <= segments + 1, "{there} segments of {segments}, and the way to them");
+        let store = open(&process)?;
+        assert_eq!(last(&store)?, 200);
+        assert_eq!(store.log()?.len(), log.len());
+        Ok(())
+    }
+}
