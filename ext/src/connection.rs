@@ -162,7 +162,7 @@ unsafe fn set_up(db: *mut ffi::sqlite3) -> SetUp {
         return SetUp::OutOfMemory;
     }
     // SAFETY: as above. The connection's error would else be taken for that of the open.
-    unsafe { run(db, c"SELECT 1") };
+    unsafe { run(db, c"") };
     let text = format!("a connection has no functions of Tideline: {error}; open it again");
     SetUp::Unequipped(Error::new(Code::Io, text))
 }
@@ -191,8 +191,8 @@ unsafe fn tune(db: *mut ffi::sqlite3) {
         };
         if !(mapped && synced) {
             // The database may be busy or damaged: whoever uses it is told. SQLite would take what
-            // a statement left for the result of the open.
-            run(db, c"SELECT 1");
+            // a statement left for the result of the open; even no statement clears that.
+            run(db, c"");
         }
     }
 }

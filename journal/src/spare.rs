@@ -20,7 +20,7 @@ use crate::store::{FEW, Store};
 const MOST: usize = 24;
 
 /// Spare segments that stay while nothing is to be done.
-const IDLE: usize = 4;
+const IDLE: usize = 16;
 
 /// Segments that are made ready before the journal comes to them.
 const READY: usize = 12;
@@ -101,14 +101,12 @@ impl Store {
         self.sync_side()?;
         for next in made {
             let here = || format!("writing {}", next.path.display());
-            if next.new {
-                // In large pieces, which the system then keeps as such.
-                fill(&*next.file, self.options.segment_bytes).at(here)?;
-            }
             if self.seldom_synced.load(Ordering::Relaxed) && self.flushes.load(Ordering::Relaxed) <= FEW {
                 next.file.warm(0..self.options.segment_bytes);
             } else if next.new {
-                // Commits that are synced overwrite blocks that have been written, without a change of metadata.
+                // Commits that are synced overwrite blocks that have been written, without a change of metadata. In large
+                // pieces, which the system then keeps as such.
+                fill(&*next.file, self.options.segment_bytes).at(here)?;
                 next.file.sync().at(here)?;
             }
             self.ready.lock().push_back(next);

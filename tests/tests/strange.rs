@@ -26,6 +26,7 @@ for change in ("renamed", "removed", "replaced"):
         os.rename("other.db", name)
     for _ in range(3):
         fails(lambda: db.execute("INSERT INTO t VALUES (2)"), "readonly")
+        refused("FOREIGN", lambda: connect(name))
     assert one(db, "SELECT sum(v) FROM t") == 1
     db.close()
 stock = sqlite3.connect("elsewhere.db")

@@ -19,6 +19,16 @@ pub(crate) fn open(path: &Path) -> Result<Arc<Store>> {
     let mut stores = STORES.write();
     if let Some(store) = stores.get(path.as_os_str()).and_then(Weak::upgrade) {
         if store.is_usable() {
+            if store.has_moved()? {
+                return Err(Error::new(
+                    Code::Foreign,
+                    format!(
+                        "{} was moved or replaced while this process has the database open that was there; \
+                         close its connections first",
+                        path.display()
+                    ),
+                ));
+            }
             return Ok(store);
         }
     }

@@ -43,9 +43,12 @@ pub(crate) struct Database {
 /// One that could be opened.
 pub(crate) struct Open {
     name: Arc<Path>,
-    /// The file behind the name, as it was, and when that was last found to be so.
-    file: Option<(u64, u64)>,
+    /// When the file was last found at its name.
     looked: Instant,
+    /// The last commit waited for the disk.
+    waits: bool,
+    /// What SQLite has locked.
+    level: c_int,
     turn: Arc<Turn>,
     journal: RollbackJournal,
     read_only: bool,
@@ -100,8 +103,9 @@ impl Database {
         Ok(Database {
             open: Ok(Open {
                 name: name.into(),
-                file: file_at(name),
+                level: ffi::SQLITE_LOCK_NONE,
                 looked: Instant::now(),
+                waits: true,
                 session,
                 turn: Turn::new(store),
                 journal: RollbackJournal::new(),
@@ -240,6 +244,12 @@ impl Open {
 
     /// `xLock`.
     pub fn lock(&mut self, level: c_int) -> Result<()> {
+        self.take_lock(level)?;
+        self.level = self.level.max(level);
+        Ok(())
+    }
+
+    fn take_lock(&mut self, level: c_int) -> Result<()> {
         if level == ffi::SQLITE_LOCK_SHARED {
             self.session.begin_read_as(self.turn.is_kept())?;
             catalog::locked(&self.name, self.session.store());
@@ -263,6 +273,7 @@ impl Open {
     /// `xUnlock`. An error is logged; it comes too late for SQLite.
     pub fn unlock(&mut self, level: c_int) -> Result<()> {
         self.turn.give_up();
+        self.level = self.level.min(level);
         if level == ffi::SQLITE_LOCK_SHARED {
             return self.session.rollback();
         }
@@ -298,6 +309,7 @@ impl Open {
             _ => Durability::Process,
         };
         self.synced = false;
+        self.waits = durability == Durability::Disk;
         if self.doom != Doom::None {
             return Err(doomed());
         }
@@ -307,16 +319,22 @@ impl Open {
     }
 
     /// `FCNTL_HAS_MOVED`: true if the name isn't that of the file any more. SQLite asks at each write; who writes all
-    /// the time is told within a moment.
+    /// the time, and doesn't wait for the disk, is told within a moment.
     pub fn has_moved(&mut self) -> bool {
-        if self.looked.elapsed() < MOMENT {
+        if !self.waits && self.looked.elapsed() < MOMENT {
             return false;
         }
-        let moved = file_at(&self.name) != self.file;
+        // Where that can't be found out, the write will tell.
+        let moved = self.store().has_moved().unwrap_or(false);
         if !moved {
             self.looked = Instant::now();
         }
         moved
+    }
+
+    /// `FCNTL_LOCKSTATE`.
+    pub fn level(&self) -> c_int {
+        self.level
     }
 
     /// `FCNTL_MMAP_SIZE`: sets it unless negative; returns what it was.
@@ -360,13 +378,6 @@ impl Open {
     pub fn in_transaction(&self) -> bool {
         self.session.state().is_some()
     }
-}
-
-/// Device and inode of the file at `path`.
-fn file_at(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-
-    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 fn doomed() -> Error {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::workspace::{self, Result, Workspace, headline};
-use crate::{fuzz, suite, symbols};
+use crate::{fuzz, sqlite_tests, suite, symbols};
 
 /// The packages, in groups that may be built together: those that are a loadable extension, and those that bring a
 /// SQLite of their own.
@@ -36,6 +36,7 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     step("documentation", documentation(workspace));
     step("tests, the golden scripts among them", suite::run(workspace, false).map(|()| None));
     step("symbols of the shared library", symbols::check(&workspace.dist()).map(|()| None));
+    step("SQLite's own tests, the quick ones", sqlite_tests::smoke(workspace));
     step("fuzz targets", fuzz::smoke(workspace));
 
     headline(&format!("cargo xtask ci: {} minutes", start.elapsed().as_secs().div_ceil(60)));

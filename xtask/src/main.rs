@@ -7,6 +7,7 @@
 //! | `test` | every test, crate by crate, then the black-box tests against `target/dist/` |
 //! | `golden` | the golden SQL scripts alone; `--update` rewrites what they expect |
 //! | `symbols` | what the shared library exports, wants and links |
+//! | `sqlite-tests` | SQLite's own tests, with Tideline as the default VFS |
 //! | `soak` | black-box tests that take long: `processes`, `adopt` |
 //! | `sqlite-source` | SQLite's own source tree, from Debian's source package |
 //! | `speedtest1` | SQLite's speedtest1, stock WAL and Tideline side by side |
@@ -19,6 +20,7 @@ mod fuzz;
 mod soak;
 mod speedtest1;
 mod sqlite_source;
+mod sqlite_tests;
 mod suite;
 mod symbols;
 mod tools;
@@ -69,6 +71,8 @@ enum Command {
     },
     /// Checks what the shared library exports, wants and links
     Symbols,
+    /// Runs SQLite's own tests, with Tideline as the default VFS
+    SqliteTests(sqlite_tests::Arguments),
     /// Runs a black-box test that takes long
     #[command(subcommand)]
     Soak(soak::Soak),
@@ -91,6 +95,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test { quick } => suite::run(&workspace, quick),
         Command::Golden { update } => suite::golden(&workspace, update),
         Command::Symbols => symbols::check(&workspace.dist()),
+        Command::SqliteTests(arguments) => sqlite_tests::run(&workspace, &arguments),
         Command::Soak(what) => soak::run(&workspace, &what),
         Command::SqliteSource => {
             println!("{}", sqlite_source::fetch(&workspace)?.display());

@@ -13,7 +13,9 @@ use crate::workspace::{Result, Workspace, output};
 
 /// The source package. Its tree is of the oldest SQLite that Debian's stable releases still have, and is used with
 /// newer libraries too.
-const PACKAGE: &str = "sqlite3=3.40.1-2+deb12u2";
+const PACKAGE: &str = "sqlite3";
+/// Its version, named because apt otherwise takes the newest that it knows.
+pub const VERSION: &str = "3.40.1-2+deb12u2";
 /// The archive in it that has the tree, and the folder in that.
 const ARCHIVE: &str = "sqlite3_3.40.1.orig.tar.xz";
 const TREE: &str = "sqlite3-3.40.1";
@@ -45,10 +47,10 @@ pub fn fetch(workspace: &Workspace) -> Result<PathBuf> {
     }
     // An entry that has no sources makes the update fail, and does no harm: the download tells whether we have ours.
     let updated = output(apt(&folder).args(["-o", "APT::Update::Error-Mode=any", "update"]));
-    output(apt(&folder).args(["source", "--download-only", PACKAGE])).map_err(|error| {
+    output(apt(&folder).args(["source", "--download-only", &format!("{PACKAGE}={VERSION}")])).map_err(|error| {
         let update = updated.err().map_or(String::new(), |error| format!("\nbefore that: {error}"));
         format!(
-            "no source package {PACKAGE}: no network, or a distribution that doesn't have it.\n{error}{update}"
+            "no source package {PACKAGE} {VERSION}: no network, or a distribution that doesn't have it.\n{error}{update}"
         )
     })?;
     // Unpacked beside its place, so that half a tree is never taken for one.

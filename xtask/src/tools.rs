@@ -55,6 +55,27 @@ pub fn c_compiler() -> Result<()> {
     if answers("cc", "--version") { Ok(()) } else { ensure("gcc", "--version", "gcc") }
 }
 
+/// `make`.
+pub fn make() -> Result<()> {
+    ensure("make", "--version", "make")
+}
+
+/// Tcl's headers; the answer is the folder of its `tclConfig.sh`.
+pub fn tcl() -> Result<PathBuf> {
+    let find = || {
+        let mut folders = vec![PathBuf::from("/usr/lib")];
+        folders.extend(std::fs::read_dir("/usr/lib").ok()?.filter_map(|entry| Some(entry.ok()?.path())));
+        let mut found = folders.into_iter().map(|folder| folder.join("tcl8.6"));
+        found.find(|folder| folder.join("tclConfig.sh").exists())
+    };
+    // Its programs make SQLite's amalgamation.
+    ensure("tclsh", "/dev/null", "tcl")?;
+    if find().is_none() {
+        apt_install("tcl-dev")?;
+    }
+    find().ok_or_else(|| "no tclConfig.sh of Tcl 8.6, though tcl-dev is installed".into())
+}
+
 /// A Python that has `apsw`, in a virtual environment of our own.
 pub fn apsw(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.root().join("target/venv");

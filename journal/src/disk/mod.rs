@@ -84,6 +84,9 @@ pub trait Disk: Send + Sync {
     /// True if something is at `path`.
     fn exists(&self, path: &Path) -> io::Result<bool>;
 
+    /// Device and inode of the file at `path`, which isn't opened for it; `None` if nothing is there.
+    fn identity(&self, path: &Path) -> io::Result<Option<(u64, u64)>>;
+
     /// Creates the folder `dir`, whose parent exists. One that exists is `AlreadyExists`.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
 

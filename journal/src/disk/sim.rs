@@ -371,6 +371,12 @@ impl Disk for SimProcess {
         Ok(state.names.get(path).is_some())
     }
 
+    fn identity(&self, path: &Path) -> io::Result<Option<(u64, u64)>> {
+        let state = self.disk.state.lock();
+        self.life.check()?;
+        Ok(state.names.file(path).ok().map(|node| (file::DEVICE, node.id)))
+    }
+
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.disk.state.lock();
         self.life.check()?;

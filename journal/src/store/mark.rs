@@ -62,6 +62,10 @@ impl Store {
     /// Makes the base a plain SQLite file. Everything is folded.
     pub(crate) fn unmark(&self) -> Result<()> {
         let here = || format!("writing {}", self.path.display());
+        if !self.has_moved()? {
+            // While the base is marked no journal of stock SQLite's is valid; at rest it would be played back.
+            crate::prepared::remove_marker(&*self.disk, &self.path)?;
+        }
         let _guard = self.lock_superblock()?;
         let mut block = self.read_superblock()?;
         let mut header = base_header(&*self.base)?;

@@ -229,6 +229,16 @@ impl Store {
         &self.path
     }
 
+    /// True if the file that is open as the base isn't at its path any more: moved, removed or replaced.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn has_moved(&self) -> Result<bool> {
+        let here = || format!("reading {}", self.path.display());
+        let own = self.base.identity().at(here)?;
+        Ok(self.disk.identity(&self.path).at(here)? != Some((own.device, own.inode)))
+    }
+
     /// # Errors
     /// `Poisoned`-like refusal in a forked child: its parent's stores aren't its own.
     pub(crate) fn check_process(&self) -> Result<()> {

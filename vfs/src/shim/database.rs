@@ -294,6 +294,10 @@ unsafe extern "C" fn db_file_control(file: *mut ffi::sqlite3_file, op: c_int, ar
                     *arg.cast::<c_int>() = c_int::from(open.has_moved());
                     ffi::SQLITE_OK
                 }
+                ffi::SQLITE_FCNTL_LOCKSTATE => {
+                    *arg.cast::<c_int>() = open.level();
+                    ffi::SQLITE_OK
+                }
                 ffi::SQLITE_FCNTL_POWERSAFE_OVERWRITE => {
                     *arg.cast::<c_int>() = 1;
                     ffi::SQLITE_OK

@@ -11,7 +11,7 @@ use super::{FaultKind, SimProcess, State, Step, nothing};
 use crate::disk::{File, Identity, LockKind};
 
 /// Device number of every simulated file.
-const DEVICE: u64 = 1;
+pub(super) const DEVICE: u64 = 1;
 
 /// Bytes up to which a write that fails for want of a good disk gets: whole sectors.
 const SECTOR: u64 = 512;
