@@ -15,6 +15,9 @@
 //! ```
 //! Readers see `max(P, D)`.
 
+mod cells;
+mod turn;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -23,6 +26,8 @@ use std::time::Duration;
 use crate::disk::{Disk, File, How, LockKind, Words, fork_generation};
 use crate::error::{At, Code, Error, Result};
 use crate::lsn::Lsn;
+
+pub(crate) use cells::Cell;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"TIDECTL1");
 
@@ -124,10 +129,6 @@ impl Lock {
         }
     }
 }
-
-/// How long the writer word is kept for one who waited for it and was woken. It comes back at once, if it comes: the
-/// time is what a busy machine may take to run it.
-const TURN_PATIENCE: Duration = Duration::from_millis(5);
 
 /// How long a rare lock is waited for before the caller is told that it is busy.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -338,58 +339,6 @@ impl Control {
             .map_err(Holder)
     }
 
-    /// How much longer a turn is kept.
-    fn turn_left(&self) -> Duration {
-        let since = self.word(W_TURN_SINCE).load(Ordering::SeqCst);
-        TURN_PATIENCE.saturating_sub(Duration::from_micros(monotonic_us().saturating_sub(since)))
-    }
-
-    /// Keeps the writer word, which was free, for the caller's next [`Control::take_turn`]; false if it isn't free.
-    ///
-    /// Nobody holds the word then: whoever wants it and finds that the turn isn't taken in good time, takes it. So
-    /// one who never comes back for its turn, or dies, stops nobody.
-    pub fn keep_turn(&self) -> bool {
-        let word = self.word(W_WRITER);
-        let before = word.load(Ordering::SeqCst);
-        if before != Holder::NOBODY.0 && !(Holder(before).is_turn() && self.turn_left().is_zero()) {
-            return false;
-        }
-        self.word(W_TURN_SINCE).store(monotonic_us(), Ordering::SeqCst);
-        word.compare_exchange(before, self.me.turn().0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-    }
-
-    /// Takes the writer word in the turn that was kept; false if somebody else has taken it.
-    pub fn take_turn(&self) -> bool {
-        self.word(W_WRITER)
-            .compare_exchange(self.me.turn().0, self.me.0, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
-    }
-
-    /// Gives a kept turn up.
-    pub fn give_turn_up(&self) {
-        if self.is_own() && self.take_turn() {
-            self.release(Word::Writer);
-        }
-    }
-
-    /// Waits, while it is `holder`'s turn, until it is taken or kept for too long, and in that case takes the writer
-    /// word; false if somebody else got it.
-    pub fn outwait_turn(&self, holder: Holder) -> bool {
-        let word = self.word(W_WRITER);
-        loop {
-            let left = self.turn_left();
-            if left.is_zero() {
-                return self.steal(Word::Writer, holder);
-            }
-            self.wait(W_WRITER, holder.0, left);
-            match word.load(Ordering::SeqCst) {
-                0 => return self.take(Word::Writer).is_ok(),
-                now if now == holder.0 => {}
-                _ => return false,
-            }
-        }
-    }
-
     /// Takes `word` from `dead`; false if it has changed hands meanwhile.
     pub fn steal(&self, word: Word, dead: Holder) -> bool {
         self.word(word.index())
@@ -548,124 +497,4 @@ impl Control {
             )
         })
     }
-
-    /// Oldest LSN below `limit` that a living reader has pinned, else `limit`. Pins of dead readers
-    /// are cleared.
-    pub fn oldest_pin(&self, limit: Lsn) -> Result<Lsn> {
-        let mut oldest = limit;
-        let high = (self.word(W_CELLS_HIGH).load(Ordering::SeqCst) as usize).min(CELLS);
-        for cell in 0..high {
-            let pin = self.word(W_CELLS + 2 * cell + 1).load(Ordering::SeqCst);
-            if pin == 0 || Lsn::new(pin - 1) >= oldest {
-                continue;
-            }
-            let owner = self.word(W_CELLS + 2 * cell).load(Ordering::SeqCst);
-            if owner != 0 && self.alive(Holder(owner))? {
-                oldest = Lsn::new(pin - 1);
-            } else {
-                self.free_cell(cell, owner);
-            }
-        }
-        Ok(oldest)
-    }
-
-    /// Number of readers that have a snapshot.
-    pub fn readers(&self) -> usize {
-        let high = (self.word(W_CELLS_HIGH).load(Ordering::SeqCst) as usize).min(CELLS);
-        (0..high).filter(|cell| self.word(W_CELLS + 2 * cell + 1).load(Ordering::SeqCst) != 0).count()
-    }
-
-    /// Number of connections other than those of this process... and of this one.
-    pub fn connections(&self) -> usize {
-        let high = (self.word(W_CELLS_HIGH).load(Ordering::SeqCst) as usize).min(CELLS);
-        (0..high)
-            .filter(|cell| {
-                let owner = Holder(self.word(W_CELLS + 2 * cell).load(Ordering::SeqCst));
-                owner != Holder::NOBODY && self.alive(owner).unwrap_or(true)
-            })
-            .count()
-    }
-
-    fn free_cell(&self, cell: usize, owner: u64) {
-        // Only whoever takes the dead owner's claim away clears the pin, so that a new owner's isn't.
-        let claim = self.word(W_CELLS + 2 * cell);
-        if owner != 0 && claim.compare_exchange(owner, self.me.0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-        {
-            self.word(W_CELLS + 2 * cell + 1).store(0, Ordering::SeqCst);
-            claim.store(0, Ordering::SeqCst);
-        }
-    }
-
-    /// Takes a cell for one connection.
-    pub fn cell(self: &Arc<Self>) -> Result<Cell> {
-        for attempt in 0..2 {
-            for cell in 0..CELLS {
-                let claim = self.word(W_CELLS + 2 * cell);
-                let owner = claim.load(Ordering::SeqCst);
-                if owner != 0 {
-                    // The second time round, cells of the dead are collected.
-                    if attempt == 0 || self.alive(Holder(owner))? {
-                        continue;
-                    }
-                    self.free_cell(cell, owner);
-                }
-                if claim.compare_exchange(0, self.me.0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                    self.word(W_CELLS_HIGH).fetch_max(cell as u64 + 1, Ordering::SeqCst);
-                    return Ok(Cell { control: Arc::clone(self), cell });
-                }
-            }
-        }
-        Err(Error::new(
-            Code::Limit,
-            format!("{CELLS} connections have this database open; close one of them"),
-        ))
-    }
-}
-
-/// Where one connection registers its snapshot.
-pub(crate) struct Cell {
-    control: Arc<Control>,
-    cell: usize,
-}
-
-impl Cell {
-    /// Pins the newest LSN that `head` gives, which no fold will then pass.
-    pub fn pin(&self, head: impl Fn(&Control) -> Lsn) -> Lsn {
-        let pin = self.control.word(W_CELLS + 2 * self.cell + 1);
-        loop {
-            let lsn = head(&self.control);
-            pin.store(lsn.get() + 1, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            // A fold announces its target and then looks at the pins; here it is the other way
-            // round, so one of the two sees the other.
-            if self.control.lsn(W_TARGET) <= lsn {
-                return lsn;
-            }
-        }
-    }
-
-    /// Pins nothing.
-    pub fn unpin(&self) {
-        if !self.control.is_own() {
-            return;
-        }
-        // Whatever was read has been read.
-        self.control.word(W_CELLS + 2 * self.cell + 1).store(0, Ordering::Release);
-    }
-}
-
-impl Drop for Cell {
-    fn drop(&mut self) {
-        if !self.control.is_own() {
-            return;
-        }
-        self.unpin();
-        self.control.word(W_CELLS + 2 * self.cell).store(0, Ordering::SeqCst);
-    }
-}
-
-/// Time that has passed since some moment that is the same for all processes, in microseconds.
-fn monotonic_us() -> u64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-    now.map_or(0, |now| Duration::from(now).as_micros() as u64)
 }

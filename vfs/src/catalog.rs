@@ -93,7 +93,9 @@ pub(crate) fn journal(path: &Path) -> Journal {
         _ => Journal::Virtual,
     };
     let locked = LOCKED.try_with(|locked| match &*locked.borrow() {
-        Some(locked) if locked.name.as_os_str() == name => Some(of(&locked.store, &|| locked.prepared)),
+        Some(locked) if locked.name.as_os_str() == name && locked.store.strong_count() > 0 => {
+            Some(of(&locked.store, &|| locked.prepared))
+        }
         _ => None,
     });
     if let Ok(Some(journal)) = locked {
