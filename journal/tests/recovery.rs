@@ -769,6 +769,34 @@ fn r20_a_store_is_opened_where_its_base_came_to_rest() {
 }
 
 #[test]
+fn r20_the_way_to_where_a_base_came_to_rest_is_on_the_disk() {
+    let mut rolled = 0;
+    for count in 1..24 {
+        let disk = SimDisk::new();
+        let process = disk.process();
+        let store = open(&process).unwrap();
+        let mut model = Model::default();
+        let (mut session, mut rng) = (Session::new(Arc::clone(&store)).unwrap(), Rng(4));
+        for _ in 0..count {
+            let change = model.change(&mut rng);
+            commit(&mut session, &mut model, &change, Durability::Disk).unwrap();
+        }
+        // A writer that finds the segment full goes on in the next, and commits nothing there.
+        let before = segments(&process).len();
+        common::write(&mut session, &model, &model.change(&mut Rng(5))).unwrap();
+        rolled += segments(&process).len() - before;
+        session.rollback().unwrap();
+        session.end_read().unwrap();
+        drop(session);
+        store.close().unwrap();
+        for seed in 0..8 {
+            sound(&disk.reboot(seed), count as u64, &model);
+        }
+    }
+    assert!(rolled > 1, "{rolled} of them");
+}
+
+#[test]
 fn r21_the_control_file_is_filled_anew() {
     let control = format!("{SIDE}/control");
     for seed in 0..4 {

@@ -105,8 +105,12 @@ impl Store {
         if tail.index.applied() != base {
             return Ok(None);
         }
+        // No entry in it has made its header durable, nor the seal that leads to it: from the horizon on it must be
+        // found, too.
+        if let Some(before) = tail.index.predecessor(segment, tail.offset) {
+            before.sync()?;
+        }
         if tail.offset == SEGMENT_HEADER_LEN as u64 {
-            // No entry in it has made its header durable.
             segment.sync()?;
         }
         let number = segment.header.number;
