@@ -25,6 +25,9 @@ const IDLE: usize = 16;
 /// Segments that are made ready before the journal comes to them.
 const READY: usize = 12;
 
+/// Ready segments that suffice where another one would have to be made.
+const FEW_READY: usize = 3;
+
 /// Bytes that a segment may surely have.
 const LONG: u64 = 1 << 20;
 
@@ -96,17 +99,23 @@ impl Store {
             made.push(next);
         }
         if made.is_empty() {
+            // What is written to a new one competes with commits for the disk.
+            if have >= FEW_READY {
+                return Ok(());
+            }
             made.push(self.created()?);
         }
         self.sync_side()?;
         for next in made {
             let here = || format!("writing {}", next.path.display());
+            if next.new {
+                // In large pieces, which the system then keeps as such.
+                fill(&*next.file, self.options.segment_bytes).at(here)?;
+            }
             if self.seldom_synced.load(Ordering::Relaxed) && self.flushes.load(Ordering::Relaxed) <= FEW {
                 next.file.warm(0..self.options.segment_bytes);
             } else if next.new {
-                // Commits that are synced overwrite blocks that have been written, without a change of metadata. In large
-                // pieces, which the system then keeps as such.
-                fill(&*next.file, self.options.segment_bytes).at(here)?;
+                // Commits that are synced overwrite blocks that have been written, without a change of metadata.
                 next.file.sync().at(here)?;
             }
             self.ready.lock().push_back(next);
