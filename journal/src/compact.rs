@@ -121,7 +121,7 @@ impl Store {
             self.disk.remove(&segment.path).at(|| format!("removing {}", segment.path.display()))?;
         }
         if old[0].header.number != block.first_segment {
-            self.remove_segments(&[block.first_segment])?;
+            self.remove_segment(block.first_segment)?;
         }
         let freed = before.saturating_sub(len(&segment)?);
         self.read_anew(&mut self.tail.lock())?;
@@ -136,27 +136,9 @@ mod tests {
 
     use super::*;
     use crate::disk::{Disk, SimDisk};
-    use crate::session::{Durability, Session};
+    use crate::sample::{commit, last, write};
+    use crate::session::Session;
     use crate::store::Options;
-
-    const PAGE: usize = 512;
-
-    fn write(session: &mut Session, fill: u8) -> Result<()> {
-        session.begin_read()?;
-        session.begin_write()?;
-        let mut header = [0; PAGE];
-        header[..24].copy_from_slice(b"SQLite format 3\0\x02\x00\x01\x01\x00\x40\x20\x20");
-        header[28..32].copy_from_slice(&2u32.to_be_bytes());
-        session.write(0, &header)?;
-        session.write(PAGE as u64, &[fill; PAGE])?;
-        session.truncate(2 * PAGE as u64)
-    }
-
-    fn commit(session: &mut Session) -> Result<()> {
-        session.prepare(None)?;
-        session.publish(Durability::Process, false)?;
-        session.end_read()
-    }
 
     #[test]
     fn a_commit_under_way_ends_where_it_began() -> Result<()> {
@@ -179,10 +161,7 @@ mod tests {
             &store.read_superblock()?,
         )?;
         commit(&mut session)?;
-        session.begin_read()?;
-        let mut image = [0; PAGE];
-        session.read(PAGE as u64, &mut image)?;
-        assert_eq!(image, [4; PAGE]);
+        assert_eq!(last(&store)?, 4);
         assert!(store.verify()?.is_empty());
         Ok(())
     }

@@ -17,7 +17,6 @@ use crate::format::{Mark, Name, ROW_LEN, Retention, SegmentKind, Superblock};
 use crate::hashes::Hashes;
 use crate::index::{Index, Shrunk};
 use crate::lsn::Lsn;
-use crate::merge::Instead;
 use crate::segment::Segment;
 use crate::snapshot::{Snapshot, hash_in_table};
 use crate::state::State;
@@ -46,8 +45,8 @@ pub(crate) struct FoldJob {
     written: usize,
     /// The horizon afterwards, if it moves.
     horizon: Option<Lsn>,
-    /// What there is instead of the segments that go.
-    pub instead: Option<Instead>,
+    /// Number of the segment that the journal begins with afterwards, if its entries were merged ahead.
+    pub way: Option<u32>,
 }
 
 impl Store {
@@ -75,10 +74,10 @@ impl Store {
             return Ok(None);
         }
         let mut job = self.job(&block, &index, horizon, Some(horizon))?;
-        job.instead = self.merge_ahead(&block, &index, &job.target, job.pages.len())?;
-        if job.instead.is_none() {
+        job.way = self.merge_ahead(&block, &index, &job.target, job.pages.len())?;
+        if job.way.is_none() {
             self.make_just_durable(horizon)?;
-            self.promise(horizon, Some(horizon))?;
+            self.promise(horizon, Some(horizon), None)?;
         }
         Ok(Some(job))
     }
@@ -103,14 +102,18 @@ impl Store {
     /// Says in the superblock, durably, that entries up to `target` are on the disk, and gives up what
     /// is below `history`. Both come before images are replaced: with the journal cut off below the
     /// target, the base would hold pages of LSNs that nobody has; and what is below `history` would
-    /// need the images.
-    fn promise(&self, target: Lsn, history: Option<Lsn>) -> Result<()> {
+    /// need the images. `first` is the segment that the journal begins with, where that is another one now.
+    pub(crate) fn promise(&self, target: Lsn, history: Option<Lsn>, first: Option<u32>) -> Result<()> {
         let _guard = self.lock_superblock()?;
         let mut block = self.read_superblock()?;
         let history = history.map_or(block.history, |history| history.max(block.history));
-        if block.durable < target || block.history < history {
+        if block.durable < target || block.history < history || first.is_some() {
             block.durable = block.durable.max(target);
             block.history = history;
+            if let Some(first) = first {
+                block.first_segment = first;
+                block.behind = None;
+            }
             self.write_superblock(&mut block)?;
             self.control.set_horizon(history.max(block.horizon.lsn));
         }
@@ -130,7 +133,7 @@ impl Store {
         })?;
         let view = Snapshot { index: Arc::clone(index), state, floor: block.base.lsn };
         let pages = self.folded_pages(block, index, &state)?;
-        Ok(FoldJob { target: state, view, pages, next: 0, written: 0, horizon, instead: None })
+        Ok(FoldJob { target: state, view, pages, next: 0, written: 0, horizon, way: None })
     }
 
     /// Pages that a fold to `target` writes, in order.
@@ -158,7 +161,7 @@ impl Store {
     /// Writes up to `count` pages; true when the fold is complete.
     pub(crate) fn fold_step(&self, job: &mut FoldJob, count: usize) -> Result<bool> {
         if job.next == 0 {
-            self.promise(job.target.lsn, None)?;
+            self.promise(job.target.lsn, None, None)?;
             if job.horizon.is_none() {
                 self.keep_replaced(&job.target, &job.pages, &job.view.index)?;
             }
@@ -239,8 +242,8 @@ impl Store {
                 if let Some(entry) = index.entry_at(horizon) {
                     block.horizon_origin = index.entry(entry).origin as u16;
                 }
-                if let Some(instead) = &job.instead {
-                    block.first_segment = instead.first;
+                if let Some(way) = job.way {
+                    block.first_segment = way;
                 } else if let Some(first) = index.retained(horizon).next() {
                     // Its header, and the seal that leads on from it.
                     first.sync().inspect_err(|_| self.control.poison())?;
@@ -253,13 +256,11 @@ impl Store {
             block.first_segment
         };
         if job.horizon.is_some() {
-            let index = &job.view.index;
-            self.drop_given_up(index)?;
-            let mut before = job.instead.as_ref().map_or_else(Vec::new, |instead| instead.before.clone());
-            if first_before != first && index.segments().all(|s| s.header.number != first_before) {
-                before.push(first_before);
+            self.drop_given_up(&job.view.index)?;
+            // It may be one that no index has.
+            if first_before != first {
+                self.remove_segment(first_before)?;
             }
-            self.remove_segments(&before)?;
         }
         Ok(())
     }
@@ -366,7 +367,7 @@ impl Store {
             return Ok(());
         }
         self.keep_dropped(block, index, horizon)?;
-        self.promise(horizon, Some(horizon))?;
+        self.promise(horizon, Some(horizon), None)?;
         let job = self.job(block, index, block.base.lsn, Some(horizon))?;
         self.finish(&job)
     }

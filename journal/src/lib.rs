@@ -34,6 +34,8 @@ mod prepared;
 mod receive;
 mod recover;
 mod retention;
+#[cfg(test)]
+mod sample;
 mod segment;
 mod session;
 mod ship;

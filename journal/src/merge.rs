@@ -23,25 +23,18 @@ use crate::store::{Store, random};
 /// Bytes that are written at a time.
 const RUN: usize = 256 << 10;
 
-/// What a fold leaves in place of the segments that it drops.
-pub(crate) struct Instead {
-    /// Number of the segment that the journal begins with when the fold is done: nothing but the way to the next.
-    pub first: u32,
-    /// Numbers of the segments that it began with before, which no index has.
-    pub before: Vec<u32>,
-}
-
 impl Store {
     /// Makes the entries behind the base up to `target` durable as one, if that is much less than all of them, and gives
-    /// up what is below; the superblock says so then. Whoever does this goes on to fold that far. The fold to `target` is
-    /// announced.
+    /// up what is below; the superblock says so then. Whoever does this goes on to fold that far, and lets the journal
+    /// begin with the segment whose number this returns, which is nothing but the way to the next. The fold to `target`
+    /// is announced.
     pub(crate) fn merge_ahead(
         &self,
         block: &Superblock,
         index: &Arc<Index>,
         target: &State,
         pages: usize,
-    ) -> Result<Option<Instead>> {
+    ) -> Result<Option<u32>> {
         let range = LsnRange { first: block.base.lsn.next(), last: target.lsn };
         let whole = block.base.lsn == block.horizon.lsn && block.history <= block.horizon.lsn;
         if !whole || self.control.durable() >= target.lsn || range.first > range.last {
@@ -58,23 +51,14 @@ impl Store {
         let merged = self.merged_segment(index, range.first, range, next)?;
         let way = self.way_to(target, next)?;
         self.sync_side()?;
-        let mut before = vec![merged.header.number];
-        {
-            let _guard = self.lock_superblock()?;
-            let mut block = self.read_superblock()?;
-            if index.segments().all(|s| s.header.number != block.first_segment) {
-                before.push(block.first_segment);
-            }
-            block.first_segment = merged.header.number;
-            block.behind = None;
-            block.durable = block.durable.max(target.lsn);
-            block.history = target.lsn;
-            self.write_superblock(&mut block)?;
-            self.control.set_horizon(target.lsn);
+        self.promise(target.lsn, Some(target.lsn), Some(merged.header.number))?;
+        // One that an earlier fold left is in no index.
+        if index.segments().all(|s| s.header.number != block.first_segment) {
+            self.remove_segment(block.first_segment)?;
         }
         // Only now: what an entry says was durable must be found from the superblock on.
         self.control.set_durable(target.lsn);
-        Ok(Some(Instead { first: way.header.number, before }))
+        Ok(Some(way.header.number))
     }
 
     /// A segment with the entries from `first` on up to `next`, durable but for its name: those of `range` as one, with
@@ -127,9 +111,9 @@ impl Store {
         Segment::begin(file, path, header)
     }
 
-    /// Removes segments that the journal doesn't go through any more.
-    pub(crate) fn remove_segments(&self, numbers: &[u32]) -> Result<()> {
-        self.remove_all(numbers.iter().map(|&number| self.file_path(Name::Segment(number))).collect())
+    /// Removes a segment that the journal doesn't go through any more, if it is there still.
+    pub(crate) fn remove_segment(&self, number: u32) -> Result<()> {
+        self.remove_all(vec![self.file_path(Name::Segment(number))])
     }
 }
 
@@ -281,35 +265,9 @@ mod tests {
     use super::*;
     use crate::disk::{Disk, SimDisk};
     use crate::format::Retention;
-    use crate::session::{Durability, Session};
+    use crate::sample::{commit, last, write};
+    use crate::session::Session;
     use crate::store::Options;
-
-    const PAGE: usize = 512;
-
-    fn commit(session: &mut Session, fill: u8) -> Result<()> {
-        session.begin_read()?;
-        session.begin_write()?;
-        let mut header = [0; PAGE];
-        header[..24].copy_from_slice(b"SQLite format 3\0\x02\x00\x01\x01\x00\x40\x20\x20");
-        header[28..32].copy_from_slice(&3u32.to_be_bytes());
-        session.write(0, &header)?;
-        for page in 1..3 {
-            session.write(page * PAGE as u64, &[fill; PAGE])?;
-        }
-        session.truncate(3 * PAGE as u64)?;
-        session.prepare(None)?;
-        session.publish(Durability::Process, false)?;
-        session.end_read()
-    }
-
-    fn last(store: &Arc<Store>) -> Result<u8> {
-        let mut session = Session::new(Arc::clone(store))?;
-        session.begin_read()?;
-        let mut image = [0; PAGE];
-        session.read(PAGE as u64, &mut image)?;
-        assert_eq!(image, [image[0]; PAGE]);
-        Ok(image[0])
-    }
 
     #[test]
     fn what_is_folded_is_merged_before_where_that_is_less() -> Result<()> {
@@ -326,21 +284,32 @@ mod tests {
         let mut session = Session::new(Arc::clone(&store))?;
         let mut merged = 0;
         for fill in 1..=200u8 {
-            commit(&mut session, fill)?;
+            write(&mut session, fill)?;
+            commit(&mut session)?;
             // The commit has begun it, and written a page.
             let Some(mut job) = store.fold.lock().take() else { continue };
-            if let Some(instead) = &job.instead {
+            if let Some(way) = job.way {
                 merged += 1;
                 assert!(store.durable() >= job.target.lsn, "it is on the disk, as one");
-                let block = store.read_superblock()?;
-                assert_eq!(block.first_segment, instead.before[0]);
+                let first = store.read_superblock()?.first_segment;
+                assert_ne!(first, way);
+                assert!(
+                    store.whole()?.segments().all(|s| s.header.number != first),
+                    "it is a segment of its own"
+                );
                 // Whoever joins now begins with the merged entry.
                 let other = open(&joining)?;
+                let index = other.whole()?;
+                assert_eq!(index.segment(0).header.number, first);
+                assert_eq!((index.entry(0).kind, index.entry(0).range.last), (Kind::Merged, job.target.lsn));
                 assert_eq!(last(&other)?, fill);
                 assert!(other.verify()?.is_empty());
             }
             while !store.fold_step(&mut job, 1)? {
                 assert_eq!(last(&store)?, fill);
+            }
+            if let Some(way) = job.way {
+                assert_eq!(store.read_superblock()?.first_segment, way);
             }
             store.control.file().unlock(crate::control::Lock::Fold);
             assert_eq!(last(&open(&joining)?)?, fill);

@@ -35,7 +35,9 @@ impl Opening<'_> {
         }
 
         // R13, R14: segments that are missing, damaged or newer. R16: a seal with nothing behind.
-        let rest = if marked { None } else { self.leave_history(&block, &header)? };
+        let here = || format!("reading {}", self.path.display());
+        let mut len = self.base.len().at(here)?;
+        let rest = if is_at_rest(&block, len, &header) { self.leave_history(&block)? } else { None };
         let (mut tail, left) = match rest {
             Some((tail, largest)) => (tail, Some(largest)),
             None => (self.start(&block)?, None),
@@ -81,8 +83,6 @@ impl Opening<'_> {
         }
 
         if !marked {
-            let here = || format!("reading {}", self.path.display());
-            let mut len = self.base.len().at(here)?;
             if block.rest_len == 0 && len > 0 && len <= 512 && header.iter().all(|&b| b == 0) {
                 // R9: the mark of an empty base lengthened it, and the power went before its bytes.
                 self.base.set_len(0).and_then(|()| self.base.sync()).at(here)?;
@@ -124,11 +124,7 @@ impl Opening<'_> {
 
     /// The journal's end behind a base at rest, if everything is as the last process to close it leaves it: then
     /// nothing of history need be read. With it, the largest number that a segment has.
-    fn leave_history(&self, block: &Superblock, header: &[u8]) -> Result<Option<(Tail, u32)>> {
-        let len = self.base.len().at(|| format!("reading {}", self.path.display()))?;
-        if !is_at_rest(block, len, header) {
-            return Ok(None);
-        }
+    fn leave_history(&self, block: &Superblock) -> Result<Option<(Tail, u32)>> {
         let Some(tail) = self.start_behind_base(block)? else { return Ok(None) };
         if tail.index.segment(tail.segment).entry(tail.offset, tail.chain)?.is_some() {
             return Ok(None);

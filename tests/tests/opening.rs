@@ -70,10 +70,7 @@ fn in_a_folder_that_may_not_be_written_a_database_is_read_or_refused() {
     // Permissions don't bind root: the script becomes nobody where it can.
     let script = r#"
 from tide import *
-load()
-if os.getuid() == 0:
-    os.setgid(65534)
-    os.setuid(65534)
+become_nobody()
 for name in ("a.db", "plain.db"):
     for parameters in ({}, {"mode": "ro"}):
         try:
@@ -107,10 +104,7 @@ fn in_a_folder_that_may_not_be_written_one_that_is_not_at_rest_is_refused() {
     open(0o555);
     let script = r#"
 from tide import *
-load()
-if os.getuid() == 0:
-    os.setgid(65534)
-    os.setuid(65534)
+become_nobody()
 for parameters in ({}, {"mode": "ro"}, {"immutable": 1}):
     refused("DENIED", lambda: one(connect("a.db", timeout=1, **parameters), "SELECT count(*) FROM t"))
 "#;

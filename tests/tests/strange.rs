@@ -44,10 +44,7 @@ fn rights_that_were_taken_away_count_in_the_same_process() {
         .expect("other permissions");
     let script = r#"
 from tide import *
-load()
-if os.getuid() == 0:
-    os.setgid(65534)
-    os.setuid(65534)
+become_nobody()
 db = connect("a.db")
 db.execute("CREATE TABLE t(v)")
 db.close()

@@ -55,18 +55,22 @@ pub(super) unsafe extern "C" fn x_full_pathname(
 /// without it mustn't share its pages with. Behind a name that isn't SQLite's there is whatever the memory holds: what
 /// doesn't read like parameters, with one of SQLite's own among them, is none.
 fn sets_apart(parameters: &[u8]) -> bool {
-    let Some(end) = parameters.windows(2).position(|pair| pair == [0, 0]) else { return false };
-    let texts: Option<Vec<&str>> =
-        parameters[..end].split(|&byte| byte == 0).map(|text| std::str::from_utf8(text).ok()).collect();
-    // A last value may be empty.
-    let pair = |pair: &[&'_ str]| (pair[0].to_owned(), pair.get(1).copied().unwrap_or("").to_owned());
-    let Some(pairs) = texts.map(|texts| texts.chunks(2).map(pair).collect::<Vec<_>>()) else { return false };
-    let is_name = |name: &str| {
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-    };
-    pairs.iter().all(|(name, _)| is_name(name))
-        && pairs.iter().any(|(name, _)| params::is_sqlites(name))
-        && params::check(pairs.iter().map(|(name, value)| (&**name, &**value))).is_err()
+    // What no zero ends was cut short.
+    let whole = parameters.iter().rposition(|&byte| byte == 0).map_or(&[][..], |last| &parameters[..last]);
+    let mut texts = whole.split(|&byte| byte == 0).map(std::str::from_utf8);
+    let mut pairs = Vec::new();
+    loop {
+        match (texts.next(), texts.next()) {
+            (Some(Ok("")), _) => break,
+            (Some(Ok(name)), Some(Ok(value)))
+                if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') =>
+            {
+                pairs.push((name, value));
+            }
+            _ => return false,
+        }
+    }
+    pairs.iter().any(|(name, _)| params::is_sqlites(name)) && params::check(pairs.into_iter()).is_err()
 }
 
 /// The bytes behind the zero that ends `name`, where SQLite's pager puts the parameters.
@@ -123,6 +127,7 @@ mod tests {
         assert!(all(&["nolock", "1"]));
         assert!(!all(&["nolock", "0"]));
         assert!(all(&["vfs", "tideline", "colour", ""]));
+        assert!(all(&["cache", "shared", "psow", "", "at", "7"]), "behind an empty value");
         assert!(!sets_apart(b"cache\0shared\0at\0x"), "cut short");
         assert!(!all(&["colour", "red"]), "nothing that SQLite knows");
         assert!(!all(&["cache", "shared", "\u{1}\u{2}", "7"]), "no name");
