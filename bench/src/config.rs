@@ -31,7 +31,8 @@ pub struct Scale {
     pub prefill: u64,
     /// Autocommit writes in a round, where a commit doesn't wait for the disk.
     pub commits: u64,
-    /// Autocommit writes in a round, where each waits for the disk.
+    /// Autocommit writes in a round, where each waits for the disk. The journal grows to what is retained in the first of
+    /// [`ScaleName::Normal`], and then stays as long as it is.
     pub synced_commits: u64,
     /// Point reads in a round.
     pub reads: u64,
@@ -76,7 +77,7 @@ impl ScaleName {
             rows: 800_000,
             prefill: 20_000,
             commits: 20_000,
-            synced_commits: 1_000,
+            synced_commits: 10_000,
             reads: 200_000,
             bulk_rows: 1_000_000,
             delta_updates: 10_000,

@@ -13,6 +13,7 @@ use crate::engine::{Cache, Engine, Site, Sync, Tuning};
 
 /// A round is long, so that it has its share of checkpoints.
 const TIMES: u64 = 10;
+const TIMES_SYNCED: u64 = 3;
 /// Bytes that a disk at rest may write while it is watched.
 const NOISE: u64 = 256 << 10;
 /// How often it is watched before it counts as somebody else's.
@@ -67,15 +68,15 @@ impl Workload for Written {
         let (site, connection) = bed.built(engine, bed.scale.rows, tuning)?;
         data::warm(&connection)?;
         let commits = match self.sync {
-            Sync::Full => bed.scale.synced_commits,
-            Sync::Off | Sync::Normal => bed.scale.commits,
+            Sync::Full => bed.scale.synced_commits * TIMES_SYNCED,
+            Sync::Off | Sync::Normal => bed.scale.commits * TIMES,
         };
         let arm = WrittenArm {
             name: self.name,
             site,
             connection,
             rows: bed.scale.rows,
-            commits: commits * TIMES,
+            commits,
             rng: Rng::new(9),
             bodies: Bodies::new(),
         };
