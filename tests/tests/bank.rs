@@ -107,7 +107,7 @@ impl Bank {
                 self.add(role);
             }
         }
-        println!("{kills} killed");
+        println!("tried: kills={kills}");
     }
 
     /// Lets all come to their ends.
@@ -153,7 +153,7 @@ impl Bank {
             format!("{}\n", total + 5),
             "an LSN for each commit, and no other"
         );
-        println!("{acknowledged} commits acknowledged by {} writers, {total} there", there.len());
+        println!("tried: commits={total} acknowledged={acknowledged} writers={}", there.len());
     }
 }
 

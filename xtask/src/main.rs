@@ -8,7 +8,7 @@
 //! | `golden` | the golden SQL scripts alone; `--update` rewrites what they expect |
 //! | `symbols` | what the shared library exports, wants and links |
 //! | `sqlite-tests` | SQLite's own tests, with Tideline as the default VFS |
-//! | `soak` | black-box tests that take long: `processes`, `adopt` |
+//! | `soak` | tests that take as long as one lets them; what they tried and found is in `docs/soak` |
 //! | `sqlite-source` | SQLite's own source tree, from Debian's source package |
 //! | `speedtest1` | SQLite's speedtest1, stock WAL and Tideline side by side |
 //! | `ci` | all that `.ci/run` does |
@@ -73,7 +73,7 @@ enum Command {
     Symbols,
     /// Runs SQLite's own tests, with Tideline as the default VFS
     SqliteTests(sqlite_tests::Arguments),
-    /// Runs a black-box test that takes long
+    /// Runs a test that takes as long as one lets it
     #[command(subcommand)]
     Soak(soak::Soak),
     /// Fetches SQLite's source tree, and prints its folder

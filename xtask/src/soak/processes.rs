@@ -1,15 +1,18 @@
-//! `cargo xtask soak processes`: the black-box test `bank`, for as long as one likes.
+//! `cargo xtask soak processes`: the black-box test `bank`, a minute for each seed.
 
+use super::record::{self, Span};
 use crate::suite;
-use crate::workspace::{self, Result, Workspace};
+use crate::workspace::{Result, Workspace};
 
-/// Runs it for `seconds`.
-pub fn run(workspace: &Workspace, seconds: u64, seed: Option<u64>) -> Result<()> {
-    let mut command = suite::black_box(workspace, None);
-    command.args(["--test", "bank", "--", "--ignored", "--exact", "soak", "--nocapture"]);
-    command.env("TIDELINE_SOAK_SECONDS", seconds.to_string());
-    if let Some(seed) = seed {
-        command.env("TIDELINE_SEED", seed.to_string());
-    }
-    workspace::run(&mut command)
+/// Length of a round in seconds.
+const ROUND: u32 = 60;
+
+/// Plays rounds.
+pub fn run(workspace: &Workspace, span: &Span) -> Result<()> {
+    record::play(workspace, "processes", span, |seed| {
+        let mut command = suite::black_box(workspace, None);
+        command.args(["--test", "bank", "--", "--ignored", "--exact", "soak", "--nocapture"]);
+        command.env("TIDELINE_SOAK_SECONDS", ROUND.to_string()).env("TIDELINE_SEED", seed.to_string());
+        record::program(&mut command)
+    })
 }
