@@ -77,9 +77,21 @@ impl Store {
         job.way = self.merge_ahead(&block, &index, &job.target, job.pages.len())?;
         if job.way.is_none() {
             self.make_just_durable(horizon)?;
+            self.make_seal_durable(&index, horizon)?;
             self.promise(horizon, Some(horizon), None)?;
         }
         Ok(Some(job))
+    }
+
+    /// Makes the seal behind `horizon` durable: the journal is to begin where it leads. The entries before it may have
+    /// been on the disk before it was written.
+    fn make_seal_durable(&self, index: &Index, horizon: Lsn) -> Result<()> {
+        let journal = || index.segments().filter(|s| s.header.kind == SegmentKind::Journal);
+        let sealed = journal().zip(journal().skip(1)).find(|(_, next)| next.header.first == horizon.next());
+        match sealed {
+            Some((sealed, _)) => sealed.sync().inspect_err(|_| self.control.poison()),
+            None => Ok(()),
+        }
     }
 
     /// The fold that must be finished before anything is dropped: one was begun and died, so the base

@@ -52,7 +52,15 @@ impl Opening<'_> {
         if tail.index.segment(tail.segment).entry(tail.offset, tail.chain)?.is_some() {
             // What an entry says was on the disk before it must be whole, whatever the power did.
             let mut ahead = self.start(&block)?;
-            while advance(self.disk, self.side, &mut ahead, Images::Trust)? {}
+            loop {
+                match advance(self.disk, self.side, &mut ahead, Images::Trust) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    // An entry that an earlier recovery found torn may go on in a segment that it removed.
+                    Err(e) if e.code() == Code::Missing => break,
+                    Err(e) => return Err(e),
+                }
+            }
             known_durable = known_durable.max(ahead.claimed.min(ahead.index.applied()));
         }
         loop {
@@ -97,7 +105,7 @@ impl Opening<'_> {
                     self.drop_all()?; // R5
                     self.adopt(None)
                 } else {
-                    self.adopt(Some((&block, head, tail.index.segment(tail.segment).header.number))) // R6
+                    self.adopt(Some((&block, head))) // R6
                 };
             }
         }
@@ -137,6 +145,12 @@ impl Opening<'_> {
             }
         }
         Ok(Some((tail, largest)))
+    }
+
+    /// The largest number that a segment has.
+    fn largest(&self) -> Result<u32> {
+        let names = self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))?;
+        Ok(names.iter().filter_map(|name| Name::parse(name)?.segment()).max().unwrap_or(0))
     }
 
     /// Newest LSN of which a segment's header says that it was on the disk.
@@ -221,7 +235,7 @@ impl Opening<'_> {
     }
 
     /// Makes the base as it is the first LSN of a store, or, if stock SQLite changed it, the next.
-    fn adopt(&self, before: Option<(&Superblock, Lsn, u32)>) -> Result<Recovered> {
+    fn adopt(&self, before: Option<(&Superblock, Lsn)>) -> Result<Recovered> {
         let len = self.base.len().at(|| format!("reading {}", self.path.display()))?;
         let mut state = State::default();
         if len > 0 {
@@ -262,14 +276,15 @@ impl Opening<'_> {
                 time: self.options.clock.now_ms(),
             };
         }
-        let Some((old, head, number)) = before else {
+        let Some((old, head)) = before else {
             return self.begin(self.block_at_rest(self.new_lineage()?, state)?)?.cleaned(self);
         };
         state.lsn = head.next();
         let mut block = self.block_at_rest(old.lineage, state)?;
         block.sequence = old.sequence;
         block.retention = old.retention;
-        block.first_segment = number + 1;
+        // None that is there: until the new superblock is on the disk, the old one counts.
+        block.first_segment = 1 + self.largest()?;
         let hashes = self.side.join(Name::Hashes.to_string());
         if self.disk.exists(&hashes).at(|| "looking for hashes".into())? {
             // They are those of the base as it was.

@@ -188,12 +188,12 @@ impl Segment {
     /// The entry at `offset`, if there is a whole one that continues the chain value `prev`. Its
     /// images aren't looked at. Bytes that are no such entry are `None`: garbage of an earlier life.
     pub fn entry(&self, offset: u64, prev: u64) -> Result<Option<Checked>> {
-        self.entry_with(offset, prev, CommitRecord::encode)
+        self.entry_with(offset, prev, CommitRecord::is)
     }
 
     /// The same, of an entry for which a super-journal decides whether it counts.
     pub fn prepared(&self, offset: u64, prev: u64) -> Result<Option<Checked>> {
-        self.entry_with(offset, prev, CommitRecord::encode_prepared)
+        self.entry_with(offset, prev, CommitRecord::is_prepared)
     }
 
     /// Fills `to` from `offset`; false if the file ends before.
@@ -210,7 +210,7 @@ impl Segment {
         &self,
         offset: u64,
         prev: u64,
-        encode: fn(&CommitRecord) -> [u8; COMMIT_RECORD_LEN],
+        is: fn(&CommitRecord, &[u8; COMMIT_RECORD_LEN]) -> bool,
     ) -> Result<Option<Checked>> {
         let mut encoded = [0; HEADER_LEN];
         if !self.fill(offset, &mut encoded)? {
@@ -230,7 +230,7 @@ impl Segment {
             return Ok(None);
         }
         let expected = CommitRecord::of(&header, &encoded, &table);
-        let whole = encode(&expected) == record && rows_are_right(&header, &table);
+        let whole = is(&expected, &record) && rows_are_right(&header, &table);
         Ok(whole.then_some(Checked { header, record: expected, table }))
     }
 

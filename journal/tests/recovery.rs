@@ -275,6 +275,35 @@ fn r06_a_base_changed_at_rest_is_one_external_lsn() {
 }
 
 #[test]
+fn r06_a_base_changed_at_rest_is_taken_over_also_by_the_second_attempt() {
+    // The last segment has a number below another's: merged entries are in a newer one before it.
+    let merged = || {
+        let (disk, _) = at_rest(12);
+        let process = disk.process();
+        let store = open(&process).unwrap();
+        store.compact(None).unwrap();
+        store.close().unwrap();
+        let numbers = segments(&process);
+        assert!(numbers.len() > 1, "{numbers:?}");
+        let model = plain(&process, 8, 1000);
+        (disk, model)
+    };
+    let (disk, model) = merged();
+    let before = disk.steps();
+    drop(open(&disk.process()).unwrap());
+    let steps = disk.steps() - before;
+    sound(&disk, 14, &model);
+    assert!(steps > 5, "{steps}");
+    for step in 0..steps {
+        let (disk, model) = merged();
+        assert_eq!(disk.steps(), before);
+        disk.fail(before + step, FaultKind::Kill);
+        assert!(open(&disk.process()).is_err(), "step {step}");
+        sound(&disk, 14, &model);
+    }
+}
+
+#[test]
 fn r07_a_journal_that_lost_what_was_durable_is_refused() {
     let (disk, model) = left_behind(4);
     let process = disk.process();

@@ -325,7 +325,7 @@ impl SimProcess {
 fn nothing(_: &mut State, _: u64, _: FaultKind, _: &mut Random) {}
 
 impl SimProcess {
-    fn open_as(&self, path: &Path, how: How, kept: bool) -> io::Result<Arc<dyn File>> {
+    fn open_file(&self, path: &Path, how: How) -> io::Result<Arc<dyn File>> {
         let mut state = self.disk.state.lock();
         self.life.check()?;
         if how == How::CreateNew || how == How::Create && state.names.get(path).is_none() {
@@ -342,21 +342,21 @@ impl SimProcess {
             node,
             owner: state.tick(),
             writable: how != How::Read,
-            mapped: !kept,
+            mapped: path.extension().is_some_and(|extension| extension == "seg"),
         }))
     }
 }
 
 impl Disk for SimProcess {
     fn open(&self, path: &Path, how: How) -> io::Result<Arc<dyn File>> {
-        self.open_as(path, how, false)
+        self.open_file(path, how)
     }
 
     fn open_kept(&self, path: &Path, how: How) -> io::Result<Arc<dyn File>> {
         if how == How::CreateNew {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        self.open_as(path, how, true)
+        self.open_file(path, how)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

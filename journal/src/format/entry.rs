@@ -333,6 +333,23 @@ impl CommitRecord {
         self.encode_as(RECORD_MAGIC)
     }
 
+    /// True if these are its bytes.
+    pub fn is(&self, bytes: &[u8; COMMIT_RECORD_LEN]) -> bool {
+        *bytes == self.encode()
+    }
+
+    /// True if these are its bytes while a super-journal decides, or were on the way from there to those of a commit
+    /// when their writer died: of each byte that differs, one or the other.
+    pub fn is_prepared(&self, bytes: &[u8; COMMIT_RECORD_LEN]) -> bool {
+        let (prepared, committed) = (self.encode_prepared(), self.encode());
+        *bytes != committed
+            && bytes
+                .iter()
+                .zip(prepared)
+                .zip(committed)
+                .all(|((&byte, one), other)| byte == one || byte == other)
+    }
+
     /// Its bytes while a super-journal decides: they differ in the magic alone, so that a torn
     /// change of one into the other is one of the two.
     pub fn encode_prepared(&self) -> [u8; COMMIT_RECORD_LEN] {

@@ -303,7 +303,8 @@ impl Session {
     /// `keep_writing` the writer's place isn't given up.
     ///
     /// # Errors
-    /// `Io`, `Full`, `Poisoned`. The transaction is over all the same.
+    /// `Io`, `Full`, `Poisoned`. The transaction is over all the same; one that a super-journal decided about is
+    /// committed.
     pub fn publish(&mut self, durability: Durability, keep_writing: bool) -> Result<Lsn> {
         let Some(prepared) = self.prepared.take() else {
             let lsn = self.snapshot()?.state.lsn;
@@ -319,6 +320,7 @@ impl Session {
         let written = self.append(&prepared);
         self.forget()?;
         if let Err(e) = written {
+            // Where a super-journal has decided, the entry is pending still, and counts: whoever comes next writes it down.
             self.stop_writing();
             return Err(e);
         }

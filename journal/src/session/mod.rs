@@ -123,7 +123,7 @@ impl Session {
         self.store.check_process()?;
         let control = &self.store.control;
         if control.pending() {
-            self.store.finish_dead_writer()?;
+            self.store.finish_prepared()?;
         }
         if control.appended() > control.visible() {
             self.store.publish_orphans()?;
@@ -229,6 +229,9 @@ impl Session {
                 } else {
                     poisoned()
                 });
+            }
+            if self.store.control.pending() {
+                self.store.adopt_orphans()?;
             }
             if self.store.control.appended() != lsn {
                 return Err(Error::new(

@@ -105,6 +105,11 @@ impl Store {
         }
         while fresh.index.applied() == tail.index.applied() && number(fresh) != number(tail) {
             if !follow_seal(&*self.disk, &self.side, fresh)? {
+                // The store's may be behind: somebody else has sealed its segment, and put another in its place.
+                let own = tail.index.segment(tail.segment).entry(tail.offset, tail.chain)?;
+                if own.is_some_and(|checked| checked.header.kind == Kind::Seal) {
+                    break;
+                }
                 return Err(self.torn(fresh));
             }
         }

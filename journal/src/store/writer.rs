@@ -76,14 +76,16 @@ impl Store {
         Ok(())
     }
 
-    /// Decides about the prepared entry of a writer that died.
-    pub(crate) fn finish_dead_writer(&self) -> Result<()> {
-        let Some(holder) = self.control.holder(Word::Writer) else { return Ok(()) };
-        if holder.is_turn() || self.control.alive(holder)? || !self.control.steal(Word::Writer, holder) {
-            return Ok(());
+    /// Decides about a prepared entry that nobody is working on any more: its writer died, or couldn't write down what
+    /// the super-journal's going had decided.
+    pub(crate) fn finish_prepared(&self) -> Result<()> {
+        match self.take_writer() {
+            Ok(()) => {}
+            Err(e) if e.code() == Code::Busy => return Ok(()),
+            Err(e) => return Err(e),
         }
-        let adopted = self.adopt_orphans();
+        let finished = if self.control.pending() { self.adopt_orphans() } else { Ok(()) };
         self.control.release(Word::Writer);
-        adopted
+        finished
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct SimFile {
     pub(super) node: Arc<Node>,
     pub(super) owner: Owner,
     pub(super) writable: bool,
-    /// Writes may be copies into a mapping; those of a kept file are system calls.
+    /// Writes may be copies into a mapping ([`File::warm`]), as those of segments are; others are system calls.
     pub(super) mapped: bool,
 }
 
