@@ -50,7 +50,7 @@ impl Store {
                 ),
             ));
         }
-        let index = self.whole()?;
+        let index = self.current()?;
         let ends = |lsn: Lsn| index.state(lsn).is_some();
         if range.first < oldest || !ends(Lsn::new(range.first.get() - 1)) || !ends(range.last) {
             return Err(Error::new(

@@ -10,6 +10,7 @@
 //! 5. the superblock: the base is at T. Until then the journal still has every page that 3 wrote.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::control::Lock;
 use crate::error::{At, Code, Error, Result};
@@ -55,7 +56,7 @@ impl Store {
         let block = self.read_superblock()?;
         let head = self.control.appended();
         self.catch_up(head)?;
-        let index = self.whole()?;
+        let index = self.current()?;
         if let Some(job) = self.unfinished(&block, &index)? {
             return Ok(Some(job));
         }
@@ -125,6 +126,7 @@ impl Store {
             if let Some(first) = first {
                 block.first_segment = first;
                 block.behind = None;
+                self.first_segment.store(first, Ordering::Relaxed);
             }
             self.write_superblock(&mut block)?;
             self.control.set_horizon(history.max(block.horizon.lsn));
@@ -262,6 +264,7 @@ impl Store {
                     block.first_segment = first.header.number;
                 }
             }
+            self.first_segment.store(block.first_segment, Ordering::Relaxed);
             self.write_superblock(&mut block)?;
             self.control.set_base(block.base.lsn);
             self.control.set_horizon(block.history.max(block.horizon.lsn));
@@ -348,7 +351,7 @@ impl Store {
         let head = self.control.appended();
         self.make_durable(head)?;
         self.catch_up(head)?;
-        let index = self.whole()?;
+        let index = self.current()?;
         while let Some(mut job) = self.unfinished(&self.read_superblock()?, &index)? {
             while !self.fold_step(&mut job, usize::MAX)? {}
         }
@@ -364,7 +367,7 @@ impl Store {
     /// Drops what retention doesn't ask for. Nothing is folded for it.
     pub(crate) fn trim(&self) -> Result<()> {
         let block = self.read_superblock()?;
-        let index = self.whole()?;
+        let index = self.current()?;
         let head = index.applied();
         let horizon = retained_from(&index, &block, head, head, self.options.clock.now_ms())?;
         match horizon.filter(|&horizon| horizon <= block.base.lsn) {
@@ -418,13 +421,14 @@ impl Store {
         if block.retention != Retention::None || block.horizon.lsn == block.base.lsn {
             return Ok(());
         }
-        let index = self.whole()?;
+        let index = self.current()?;
         if let Some(entry) = index.entry_at(block.base.lsn) {
             block.horizon_origin = index.entry(entry).origin as u16;
         }
         block.horizon = block.base;
         block.history = block.base.lsn;
         block.first_segment = self.control.next_segment()?;
+        self.first_segment.store(block.first_segment, Ordering::Relaxed);
         let recovered = self.opening().begin(block)?;
         *self.tail.lock() = recovered.tail;
         Ok(())

@@ -71,6 +71,9 @@ pub struct Store {
     pub(crate) options: Options,
     index: RwLock<Arc<Index>>,
     index_generation: AtomicU64,
+    /// Number of the segment that the journal began with when the index was made, or with which this process let it
+    /// begin since.
+    pub(crate) first_segment: AtomicU32,
     pub(crate) tail: Mutex<Tail>,
     /// The fold under way in this process, which then holds [`Lock::Fold`].
     pub(crate) fold: Mutex<Option<FoldJob>>,
@@ -168,7 +171,7 @@ impl Store {
         let control = ControlFile::open(&*disk, &side.join(Name::Control.to_string()))?;
         control.lock(Lock::Open)?;
         let opening = Opening { disk: &*disk, path, side: &side, base: &*base, options: &options };
-        let built: Result<(Tail, Control)> = (|| {
+        let built: Result<(Tail, u32, Control)> = (|| {
             if control.alone()? {
                 let recovered = opening.recover()?;
                 let block = &recovered.block;
@@ -180,22 +183,23 @@ impl Store {
                     recovered.marked,
                     recovered.largest,
                 );
-                Ok((recovered.tail, control.claim()?))
+                Ok((recovered.tail, recovered.block.first_segment, control.claim()?))
             } else {
                 control.lock(Lock::Superblock)?;
                 let same = opening.check_base(control.marked());
                 control.unlock(Lock::Superblock);
                 same?;
-                let (_, tail) = opening.attach(false)?;
-                Ok((tail, control.claim()?))
+                let (block, tail) = opening.attach(false)?;
+                Ok((tail, block.first_segment, control.claim()?))
             }
         })();
-        let (tail, control) = built?;
+        let (tail, first_segment, control) = built?;
         let due = !options.background || tail.offset >= options.segment_bytes / 2;
         control.file().unlock(Lock::Open);
         let mut store = Store {
             index: RwLock::new(Arc::clone(&tail.index)),
             index_generation: AtomicU64::new(1),
+            first_segment: AtomicU32::new(first_segment),
             tail: Mutex::new(tail),
             disk,
             path: path.to_owned(),

@@ -70,13 +70,32 @@ impl Store {
         Ok(Arc::clone(&tail.index))
     }
 
+    /// The index from the horizon on of the journal as it is now, for whoever changes that. Under the fold lock.
+    ///
+    /// Another process may have merged or dropped what this one read, and put other segments in its place. Readers go on
+    /// with what they have, but whoever moved the horizon by it would let the journal begin where nothing is.
+    ///
+    /// # Errors
+    /// As [`Store::whole`].
+    pub(crate) fn current(&self) -> Result<Arc<Index>> {
+        let mut tail = self.tail.lock();
+        let first = self.read_superblock()?.first_segment;
+        if !tail.index.whole || self.first_segment.load(Ordering::Relaxed) != first {
+            self.read_anew(&mut tail)?;
+        }
+        Ok(Arc::clone(&tail.index))
+    }
+
     /// Makes the index anew from the segments that the journal goes through now.
     pub(crate) fn read_anew(&self, tail: &mut Tail) -> Result<()> {
         let mut tries = 0;
         let fresh = loop {
             let (block, mut fresh) = self.opening().attach(true)?;
             match self.catch_up_from(&mut fresh, tail) {
-                Ok(()) => break fresh,
+                Ok(()) => {
+                    self.first_segment.store(block.first_segment, Ordering::Relaxed);
+                    break fresh;
+                }
                 // Another process may have dropped what was to be read next.
                 Err(e) => {
                     tries += 1;
@@ -182,6 +201,7 @@ impl Store {
         let mut block = self.read_superblock()?;
         block.lineage = lineage;
         block.first_segment = tail.index.segment(tail.segment).header.number;
+        self.first_segment.store(block.first_segment, Ordering::Relaxed);
         self.write_superblock(&mut block)
     }
 }
