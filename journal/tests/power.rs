@@ -8,13 +8,9 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Change, Model, Rng, commit, open, read};
+use common::{Change, Model, Rng, commit, open, read, setting};
 use tideline_journal::disk::{SimDisk, SimProcess};
 use tideline_journal::{Durability, Lsn, Result, Retention, Session};
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
 
 /// What happened before the power went.
 #[derive(Default)]

@@ -197,12 +197,31 @@ impl Store {
         let mut tail = self.tail.lock();
         while follow_seal(&*self.disk, &self.side, &mut tail)? {}
         self.roll(&mut tail, lineage)?;
-        tail.index.segment(tail.segment).sync().inspect_err(|_| self.control.poison())?;
-        let mut block = self.read_superblock()?;
-        block.lineage = lineage;
-        block.first_segment = tail.index.segment(tail.segment).header.number;
-        self.first_segment.store(block.first_segment, Ordering::Relaxed);
-        self.write_superblock(&mut block)
+        self.finish_take_over(&tail)
+    }
+
+    /// Lets an empty store be of the lineage that its last segment has. Holding the writer word.
+    fn finish_take_over(&self, tail: &Tail) -> Result<()> {
+        let segment = tail.index.segment(tail.segment);
+        let finished = segment.sync().and_then(|()| {
+            let mut block = self.read_superblock()?;
+            block.lineage = segment.header.lineage;
+            block.first_segment = segment.header.number;
+            self.first_segment.store(block.first_segment, Ordering::Relaxed);
+            self.write_superblock(&mut block)
+        });
+        // Nobody must commit to a journal that is of two lineages; whoever opens it next finishes this (R22).
+        finished.inspect_err(|_| self.control.poison())
+    }
+
+    /// Finishes what whoever was taking another lineage over has left. Holding the writer word.
+    pub(crate) fn adopt_take_over(&self, tail: &Tail) -> Result<()> {
+        if tail.index.applied() > Lsn::ZERO {
+            return Ok(());
+        }
+        let _guard = self.lock_superblock()?;
+        let lineage = tail.index.segment(tail.segment).header.lineage;
+        if self.read_superblock()?.lineage == lineage { Ok(()) } else { self.finish_take_over(tail) }
     }
 }
 

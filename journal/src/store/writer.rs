@@ -71,6 +71,7 @@ impl Store {
                 break;
             }
         }
+        self.adopt_take_over(&tail)?;
         crate::prepared::remove_left_marker(&*self.disk, &self.path)?;
         self.control.set_pending(false);
         Ok(())

@@ -1,6 +1,8 @@
 //! Databases made of numbered pages, without SQLite.
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod machine;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +32,11 @@ pub fn options() -> Options {
 pub fn open(disk: &Arc<SimProcess>) -> Result<Arc<Store>> {
     let disk: Arc<dyn Disk> = Arc::clone(disk) as Arc<dyn Disk>;
     Store::open(disk, Path::new(PATH), options())
+}
+
+/// What the environment says of a number, or the default.
+pub fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 /// splitmix64.
@@ -111,7 +118,7 @@ impl Model {
 }
 
 /// Writes a change the way SQLite's pager does, up to the point where it could still roll back.
-pub fn write(session: &mut Session, model: &Model, change: &Change) -> Result<()> {
+pub fn stage(session: &mut Session, model: &Model, change: &Change) -> Result<()> {
     let mut after = model.clone();
     after.apply(change);
     session.begin_read()?;
@@ -124,7 +131,12 @@ pub fn write(session: &mut Session, model: &Model, change: &Change) -> Result<()
             session.write(u64::from(page - 1) * PAGE as u64, &bytes)?;
         }
     }
-    session.truncate(u64::from(after.size) * PAGE as u64)?;
+    session.truncate(u64::from(after.size) * PAGE as u64)
+}
+
+/// As [`stage`], and prepares the entry.
+pub fn write(session: &mut Session, model: &Model, change: &Change) -> Result<()> {
+    stage(session, model, change)?;
     session.prepare(None)
 }
 
