@@ -55,7 +55,8 @@ pub const SLOT_FIELDS: [Field; 30] = [
 ];
 const SEQUENCE: Field = (16, 8);
 const HORIZON: Field = (40, 8);
-const DURABLE: Field = (296, 8);
+/// Of the superblock: newest LSN that is on the disk for certain.
+pub const DURABLE: Field = (296, 8);
 
 /// Fields of a segment's header.
 pub const SEGMENT_FIELDS: [Field; 8] =
@@ -85,19 +86,32 @@ pub const ENTRY_FIELDS: [Field; 21] = [
     NOTES,
     (120, 8),
 ];
-const KIND: Field = (4, 2);
-const FIRST: Field = (8, 8);
-const LAST: Field = (16, 8);
-const PREV: Field = (32, 8);
-const LEN: Field = (40, 8);
-const TABLE: Field = (48, 8);
-const ROWS: Field = (56, 4);
-const PAGE_SIZE: Field = (60, 4);
-const NOTES: Field = (112, 4);
+/// Of an entry: what it is.
+pub const KIND: Field = (4, 2);
+/// Of an entry: first LSN.
+pub const FIRST: Field = (8, 8);
+/// Of an entry: last LSN.
+pub const LAST: Field = (16, 8);
+/// Of an entry: chain value of the entry before.
+pub const PREV: Field = (32, 8);
+/// Of an entry: length in bytes.
+pub const LEN: Field = (40, 8);
+/// Of an entry: offset of the page table.
+pub const TABLE: Field = (48, 8);
+/// Of an entry: rows of the page table.
+pub const ROWS: Field = (56, 4);
+/// Of an entry: page size in bytes.
+pub const PAGE_SIZE: Field = (60, 4);
+/// Of an entry: length of the annotations.
+pub const NOTES: Field = (112, 4);
+
+/// Of an entry: newest LSN that was known to be on the disk when it was written.
+pub const CLAIMED: Field = (120, 8);
 
 /// Fields of a row of a page table.
 pub const ROW_FIELDS: [Field; 4] = [(0, 4), (4, 4), (8, 8), ROW_HASH];
-const ROW_HASH: Field = (16, 8);
+/// Of a row: hash of the image.
+pub const ROW_HASH: Field = (16, 8);
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,7 +162,8 @@ fn mix(mut x: u64) -> u64 {
     x ^ (x >> 33)
 }
 
-fn chain(prev: u64, crc: u32, last: u64) -> u64 {
+/// Chain value of an entry: from that of the one before, its CRC and its last LSN.
+pub fn chain(prev: u64, crc: u32, last: u64) -> u64 {
     mix(mix(prev ^ 0x5449_4445).wrapping_add(u64::from(crc)) ^ last.rotate_left(32))
 }
 
@@ -332,7 +347,7 @@ pub fn reseal(files: &mut Files, sound: &Files, path: &str) {
 }
 
 /// The slot of the superblock that counts.
-fn newest_slot(files: &Files) -> Option<&[u8]> {
+pub fn newest_slot(files: &Files) -> Option<&[u8]> {
     let store = files.get(&format!("{SIDE}/store"))?;
     let slots = [0, SLOT].into_iter().filter_map(|at| store.get(at..at + SLOT_USED));
     let whole = |slot: &&[u8]| {

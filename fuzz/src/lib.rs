@@ -1,20 +1,31 @@
-//! What the fuzz targets of Tideline's page store are made of. README.md says how to run them.
+//! What the fuzz targets of Tideline are made of. README.md says how to run them.
 //!
 //! ```text
 //!   receive ──► replicas ──► blob ─┐
-//!                                  ├─► pages (databases on simulated disks), value, budget
-//!   open ─────► shapes ──► damage ─┘
+//!   open ─────► shapes ──► damage ─┤
+//!                  │               ├─► pages (databases on simulated disks), value, budget
+//!   recover ───────┴─► tail, reader┘
+//!   index ───────► the journal's probe
+//!   parameters ─┐
+//!   functions ──┴► place (a folder of real files), SQLite
 //! ```
 
 pub mod blob;
 pub mod budget;
 pub mod damage;
+pub mod functions;
+pub mod index;
 pub mod layout;
 pub mod open;
 pub mod pages;
+pub mod parameters;
+pub mod place;
+pub mod reader;
 pub mod receive;
+pub mod recover;
 pub mod replicas;
 pub mod shapes;
+pub mod tail;
 pub mod value;
 
 #[global_allocator]

@@ -208,6 +208,10 @@ pub fn load(files: &Files) -> Arc<SimDisk> {
         let file = process.open(path.as_ref(), How::Create).expect("its folder is there");
         file.write_at(bytes, 0).and_then(|()| file.sync()).expect("the disk is sound");
     }
+    for folder in ["/", SIDE] {
+        // Names are on the disk as well; the second may not be there.
+        drop(process.sync_dir(folder.as_ref()));
+    }
     disk
 }
 

@@ -9,9 +9,12 @@
 //! 2. `newest[p]` leads to a chain of versions of p with falling LSNs.
 //! 3. An entry is pushed before its versions, and `applied` moves after both.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::format::{EntryHeader, Kind, Origin, ROW_LEN, Row, SEGMENT_HEADER_LEN, SegmentKind};
@@ -130,6 +133,8 @@ pub(crate) struct Index {
     newest: [OnceLock<Box<[OnceLock<Branch>]>>; TOP],
     segments: Appended<OnceLock<Arc<Segment>>>,
     segment_count: AtomicU32,
+    /// Numbers of the segments.
+    numbers: Mutex<HashSet<u32>>,
     applied: AtomicU64,
 }
 
@@ -155,6 +160,7 @@ impl Index {
             newest: [const { OnceLock::new() }; TOP],
             segments: Appended::new(),
             segment_count: AtomicU32::new(0),
+            numbers: Mutex::default(),
             applied: AtomicU64::new(origin.lsn.get()),
         }
     }
@@ -192,9 +198,15 @@ impl Index {
     pub fn push_segment(&self, segment: Arc<Segment>) -> u32 {
         let ordinal = self.segment_count.load(Ordering::Relaxed);
         assert!(ordinal < 1 << SEGMENT_BITS, "a store has fewer segments than this");
+        self.numbers.lock().insert(segment.header.number);
         assert!(self.segments.slot(ordinal as usize).set(segment).is_ok(), "one thread appends");
         self.segment_count.store(ordinal + 1, Ordering::Release);
         ordinal
+    }
+
+    /// True if the segment with this number is in the index.
+    pub fn has_segment(&self, number: u32) -> bool {
+        self.numbers.lock().contains(&number)
     }
 
     pub fn entry_count(&self) -> u32 {

@@ -31,6 +31,9 @@ mod merge;
 mod overlay;
 mod past;
 mod prepared;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod probe;
 mod receive;
 mod recover;
 mod retention;

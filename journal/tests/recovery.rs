@@ -559,28 +559,29 @@ fn r15_what_is_not_known_to_be_durable_is_made_so() {
     }
 }
 
+/// Commits until the next one begins a segment; that one is written and not committed. The LSN, and what is there.
+fn begin_segment(disk: &Arc<SimDisk>) -> (u64, Model) {
+    let process = disk.process();
+    let store = open(&process).unwrap();
+    let mut session = Session::new(store).unwrap();
+    let (mut model, mut rng) = (Model::default(), Rng(1));
+    loop {
+        let change = model.change(&mut rng);
+        let written = common::write(&mut session, &model, &change);
+        if written.is_err() || segments(&process).len() > 1 {
+            process.kill();
+            return (session.state().map_or(0, |state| state.lsn.get()), model);
+        }
+        session.publish(Durability::Process, false).unwrap();
+        session.end_read().unwrap();
+        model.apply(&change);
+    }
+}
+
 #[test]
 fn r16_a_writer_that_died_between_segments_left_a_usable_journal() {
-    // Commits until the next one begins a segment; that one is written and not committed.
-    let run = |disk: &Arc<SimDisk>| {
-        let process = disk.process();
-        let store = open(&process).unwrap();
-        let mut session = Session::new(store).unwrap();
-        let (mut model, mut rng) = (Model::default(), Rng(1));
-        loop {
-            let change = model.change(&mut rng);
-            let written = common::write(&mut session, &model, &change);
-            if written.is_err() || segments(&process).len() > 1 {
-                process.kill();
-                return (session.state().map_or(0, |state| state.lsn.get()), model);
-            }
-            session.publish(Durability::Process, false).unwrap();
-            session.end_read().unwrap();
-            model.apply(&change);
-        }
-    };
     let disk = SimDisk::new();
-    let (lsn, model) = run(&disk);
+    let (lsn, model) = begin_segment(&disk);
     let process = disk.process();
     let behind = load(&process, &segment(2));
     assert!(!behind.windows(4).any(|bytes| bytes == b"COM1"), "a seal with no entry behind");
@@ -594,11 +595,28 @@ fn r16_a_writer_that_died_between_segments_left_a_usable_journal() {
     // The same, but for the seal.
     let disk = SimDisk::new();
     disk.fail(sealed, FaultKind::Kill);
-    let (_, model) = run(&disk);
+    let (_, model) = begin_segment(&disk);
     let process = disk.process();
     assert!(exists(&process, &segment(2)), "{:?}", disk.describe(sealed));
     drop(open(&process).unwrap());
     assert_eq!(segments(&process).len(), 1, "no seal led to it");
+    sound(&disk, lsn, &model);
+}
+
+// Found by the fuzz target `recover`: whoever followed such a seal went round for ever.
+#[test]
+fn r16_a_seal_that_leads_back_is_none() {
+    let disk = SimDisk::new();
+    let (lsn, model) = begin_segment(&disk);
+    let process = disk.process();
+    // Behind the seal there is that same seal, as if it were of the segment's earlier life.
+    let sealed = load(&process, &segment(1));
+    let is_seal = |at: &usize| sealed[*at..].starts_with(b"ENT1") && sealed[*at + 4] == 64;
+    let at = (128..sealed.len()).step_by(64).rfind(is_seal).expect("it is sealed");
+    let len = u64::from_le_bytes(sealed[at + 40..at + 48].try_into().unwrap()) as usize;
+    let mut next = load(&process, &segment(2));
+    next[128..128 + len].copy_from_slice(&sealed[at..at + len]);
+    put(&process, &segment(2), &next);
     sound(&disk, lsn, &model);
 }
 

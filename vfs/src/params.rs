@@ -8,6 +8,9 @@ const SQLITE: [&str; 9] = ["vfs", "mode", "cache", "psow", "nolock", "immutable"
 /// Parameters that are ours, but not built yet.
 const LATER: [&str; 3] = ["at", "as_of", "branch"];
 
+/// Values of `nolock` that SQLite takes for "no". Whatever else it is, it may be taken for "yes", or is a mistake.
+const OFF: [&str; 5] = ["", "0", "no", "off", "false"];
+
 /// True for a parameter of SQLite's own.
 pub(crate) fn is_sqlites(name: &str) -> bool {
     SQLITE.contains(&name)
@@ -25,12 +28,7 @@ pub(crate) fn check<'a>(parameters: impl Iterator<Item = (&'a str, &'a str)>) ->
         if !SQLITE.contains(&name) {
             return Err(refuse(format!("URI parameter {name} is unknown; remove it, or mend its spelling")));
         }
-        let on = match value {
-            "" | "0" | "no" | "off" | "false" => false,
-            "1" | "yes" | "on" | "true" => true,
-            other => other.parse::<i64>().is_ok_and(|n| n != 0),
-        };
-        if name == "nolock" && on {
+        if name == "nolock" && !OFF.iter().any(|off| value.eq_ignore_ascii_case(off)) {
             return Err(refuse(
                 "nolock=1 commits without locks, which can't be made safe here; remove it".to_owned(),
             ));
@@ -56,6 +54,15 @@ mod tests {
         assert!(check([("vfs", "tideline"), ("cache", "shared"), ("nolock", "0")].into_iter()).is_ok());
         assert!(error("colour", "red").contains("colour"));
         assert!(error("at", "7").contains("isn't built yet"));
-        assert!(error("nolock", "1").contains("nolock"));
+    }
+
+    #[test]
+    fn whatever_sqlite_may_take_for_nolock_is_refused() {
+        for on in ["1", "on", "TRUE", "Yes", "2", "1x", "0x1", "-1", "extra", "maybe"] {
+            assert!(error("nolock", on).contains("nolock"), "{on}");
+        }
+        for off in ["", "0", "off", "NO", "False"] {
+            assert!(check([("nolock", off)].into_iter()).is_ok(), "{off}");
+        }
     }
 }

@@ -1,12 +1,12 @@
-//! The fuzz targets: built, and each run for a short while.
+//! The fuzz targets: built, and each run for a short while, or for longer by `cargo xtask soak fuzz`.
 
 use std::fs;
 use std::process::Command;
 
 use crate::workspace::{Result, Workspace, headline, output, run};
 
-/// How long each target runs.
-const SECONDS: u32 = 15;
+/// How long each target runs in CI, in seconds.
+const SHORT: u32 = 5;
 
 /// Builds and runs them. `Ok(Some(reason))` says why they were left out.
 pub fn smoke(workspace: &Workspace) -> Result<Option<String>> {
@@ -14,25 +14,38 @@ pub fn smoke(workspace: &Workspace) -> Result<Option<String>> {
     if !workspace.root().join("fuzz/Cargo.toml").exists() {
         return Ok(Some("there are no fuzz targets yet".into()));
     }
-    if let Err(error) = nightly() {
-        return Ok(Some(format!("no nightly toolchain: {error}")));
+    if let Err(error) = tools() {
+        return Ok(Some(error.to_string()));
     }
-    if let Err(error) = cargo_fuzz() {
-        return Ok(Some(format!("no cargo-fuzz: {error}")));
-    }
-    run(&mut fuzz(workspace, &["build"]))?;
-    let targets = output(&mut fuzz(workspace, &["list"]))?;
-    let limit = format!("-max_total_time={SECONDS}");
-    for target in targets.lines().filter(|line| !line.is_empty()) {
-        // What is found goes into the first; the seeds are only read.
-        let corpus = workspace.root().join("fuzz/corpus").join(target);
-        let seeds = workspace.root().join("fuzz/seeds").join(target);
-        fs::create_dir_all(&corpus)?;
-        let mut command = fuzz(workspace, &["run", target]);
-        command.args([&corpus, &seeds]).args(["--", &limit, "-rss_limit_mb=2048"]);
-        run(&mut command)?;
+    for target in build(workspace)? {
+        run(&mut target_for(workspace, &target, SHORT)?)?;
     }
     Ok(None)
+}
+
+/// What building and running them takes.
+pub fn tools() -> Result<()> {
+    nightly().map_err(|error| format!("no nightly toolchain: {error}"))?;
+    cargo_fuzz().map_err(|error| format!("no cargo-fuzz: {error}").into())
+}
+
+/// Builds them, and says which there are.
+pub fn build(workspace: &Workspace) -> Result<Vec<String>> {
+    run(&mut fuzz(workspace, &["build"]))?;
+    let targets = output(&mut fuzz(workspace, &["list"]))?;
+    Ok(targets.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+/// One of them, on its corpus and its seeds, for so many seconds.
+pub fn target_for(workspace: &Workspace, target: &str, seconds: u32) -> Result<Command> {
+    // What is found goes into the first; the seeds are only read.
+    let corpus = workspace.root().join("fuzz/corpus").join(target);
+    let seeds = workspace.root().join("fuzz/seeds").join(target);
+    fs::create_dir_all(&corpus)?;
+    let mut command = fuzz(workspace, &["run", target]);
+    command.args([&corpus, &seeds]).arg("--").arg(format!("-max_total_time={seconds}"));
+    command.arg("-rss_limit_mb=2048");
+    Ok(command)
 }
 
 /// `cargo fuzz`, which needs a nightly compiler.

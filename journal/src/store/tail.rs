@@ -311,6 +311,11 @@ fn enter_next(disk: &dyn Disk, side: &Path, tail: &mut Tail, checked: &Checked) 
         return Ok(false);
     }
     let Some((number, chain)) = sealed_to(&checked.table) else { return Ok(false) };
+    // Each segment gets a number of its own, so a seal that leads back is none of this journal's; whoever followed it
+    // would go round for ever.
+    if tail.index.has_segment(number) {
+        return Ok(false);
+    }
     let expected = SegmentHeader {
         kind: SegmentKind::Journal,
         lineage: tail.index.segment(tail.segment).header.lineage,

@@ -55,9 +55,7 @@ pub(super) unsafe extern "C" fn x_full_pathname(
 /// without it mustn't share its pages with. Behind a name that isn't SQLite's there is whatever the memory holds: what
 /// doesn't read like parameters, with one of SQLite's own among them, is none.
 fn sets_apart(parameters: &[u8]) -> bool {
-    // What no zero ends was cut short.
-    let whole = parameters.iter().rposition(|&byte| byte == 0).map_or(&[][..], |last| &parameters[..last]);
-    let mut texts = whole.split(|&byte| byte == 0).map(std::str::from_utf8);
+    let mut texts = texts(parameters).map(std::str::from_utf8);
     let mut pairs = Vec::new();
     loop {
         match (texts.next(), texts.next()) {
@@ -71,6 +69,12 @@ fn sets_apart(parameters: &[u8]) -> bool {
         }
     }
     pairs.iter().any(|(name, _)| params::is_sqlites(name)) && params::check(pairs.into_iter()).is_err()
+}
+
+/// The texts in `bytes` that end with a zero; what no zero ends was cut short.
+fn texts(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut texts = bytes.split(|&byte| byte == 0).peekable();
+    std::iter::from_fn(move || texts.next().filter(|_| texts.peek().is_some()))
 }
 
 /// The bytes behind the zero that ends `name`, where SQLite's pager puts the parameters.
@@ -104,7 +108,8 @@ fn behind(name: *const c_char) -> Vec<u8> {
         bytes
     };
     let usual = read(USUAL);
-    let ends = usual.first() == Some(&0) || usual.windows(2).any(|pair| pair == [0, 0]);
+    // They end with an empty name; a value may be empty as well.
+    let ends = texts(&usual).step_by(2).any(<[u8]>::is_empty);
     if ends || usual.len() < USUAL { usual } else { read(MOST) }
 }
 
@@ -138,6 +143,8 @@ mod tests {
     fn what_is_behind_a_name_is_read_and_no_more() {
         let text = b"name\0key\0value\0\0";
         assert!(behind(text.as_ptr().cast()).starts_with(&text[5..]));
+        let long = [b"name\0psow\0\0key\0", &[b'x'; 300][..], b"\0at\x007\0\0"].concat();
+        assert!(behind(long.as_ptr().cast()).starts_with(&long[5..]), "behind an empty value");
         // The last bytes before a page that can't be read.
         let mut map = memmap2::MmapMut::map_anon(8192).expect("two pages");
         map[4091..4096].copy_from_slice(b"name\0");

@@ -4,6 +4,7 @@
 //! ([`record`]); each has a short part of it among the tests.
 
 mod adopt;
+mod fuzz;
 mod power;
 mod processes;
 mod record;
@@ -24,6 +25,8 @@ pub enum Soak {
     Power(Span),
     /// Eight processes, readers and writers, on one database, killed at random
     Processes(Span),
+    /// The fuzz targets, one after the other
+    Fuzz(Span),
     /// A large database: adopted, worked on, shipped, closed and opened again; stock SQLite says what is right
     Adopt(adopt::Arguments),
     /// What the others have tried and found so far
@@ -39,6 +42,7 @@ pub fn run(workspace: &Workspace, what: &Soak) -> Result<()> {
     headline("cargo xtask soak");
     match what {
         Soak::Power(span) => power::run(workspace, span),
+        Soak::Fuzz(span) => fuzz::run(workspace, span),
         Soak::Processes(span) => {
             build(workspace)?;
             processes::run(workspace, span)

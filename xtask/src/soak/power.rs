@@ -12,7 +12,16 @@ const OUTCOMES: u64 = 4;
 pub fn run(workspace: &Workspace, span: &Span) -> Result<()> {
     record::play(workspace, "power", span, |seed| {
         let mut command = workspace.cargo();
-        command.args(["test", "--release", "--package", "tideline-journal", "--test", "power", "--test", "machine"]);
+        command.args([
+            "test",
+            "--release",
+            "--package",
+            "tideline-journal",
+            "--test",
+            "power",
+            "--test",
+            "machine",
+        ]);
         command.args(["--", "--nocapture", "--test-threads", "2"]);
         command.env("TIDELINE_FIRST", (seed * SCRIPTS).to_string());
         command.env("TIDELINE_SCRIPTS", SCRIPTS.to_string()).env("TIDELINE_SEEDS", OUTCOMES.to_string());

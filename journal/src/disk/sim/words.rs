@@ -64,22 +64,36 @@ impl SharedWords {
 
     /// Replaces those of the bytes `offset..` that are kept here.
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) {
-        for (byte, at) in buf.iter_mut().zip(offset..self.len()) {
-            let word = self.words[at as usize / 8].load(Ordering::SeqCst);
-            *byte = word.to_le_bytes()[at as usize % 8];
+        let parts =
+            self.words[self.first(offset)..].iter().map(|word| word.load(Ordering::SeqCst).to_le_bytes());
+        let bytes = parts.flatten().skip(offset as usize % 8);
+        for (byte, kept) in buf.iter_mut().zip(bytes) {
+            *byte = kept;
         }
     }
 
     /// Stores those of the bytes `offset..` that are kept here.
     pub(super) fn write(&self, buf: &[u8], offset: u64) {
-        for (byte, at) in buf.iter().zip(offset..self.len()) {
-            let shift = at % 8 * 8;
-            let (mask, new) = (0xff << shift, u64::from(*byte) << shift);
-            let word = &self.words[at as usize / 8];
-            let put = |old: u64| Some(old & !mask | new);
+        let words = &self.words[self.first(offset)..];
+        // Of the first word, bytes may stay.
+        let (head, rest) = buf.split_at(buf.len().min((8 - offset as usize % 8) % 8));
+        let parts = if head.is_empty() { None } else { Some(head) };
+        let mut at = offset as usize % 8;
+        for (word, part) in words.iter().zip(parts.into_iter().chain(rest.chunks(8))) {
+            let put = |old: u64| {
+                let mut bytes = old.to_le_bytes();
+                bytes[at..at + part.len()].copy_from_slice(part);
+                Some(u64::from_le_bytes(bytes))
+            };
             // Can't fail: `put` always has a new value.
             let _ = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, put);
+            at = 0;
         }
+    }
+
+    /// The word that holds the byte at `offset`, or the end.
+    fn first(&self, offset: u64) -> usize {
+        usize::try_from(offset / 8).map_or(self.words.len(), |word| word.min(self.words.len()))
     }
 }
 
