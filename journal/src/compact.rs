@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::control::Lock;
 use crate::error::{At, Code, Error, Result};
 use crate::format::{SegmentKind, Superblock};
 use crate::index::Index;
@@ -27,12 +26,10 @@ impl Store {
     /// `Argument` where the range's ends aren't those of entries, `Busy` while a reader holds the
     /// fold back or another process folds.
     pub fn compact(self: &Arc<Self>, range: Option<LsnRange>) -> Result<u64> {
-        let base = self.fold()?;
-        let _running = self.fold.lock();
-        self.control.file().lock(Lock::Fold)?;
-        let result = self.compact_locked(range, base);
-        self.control.file().unlock(Lock::Fold);
-        result
+        self.alone_folding(|| {
+            let base = self.fold_now()?;
+            self.compact_locked(range, base)
+        })
     }
 
     fn compact_locked(&self, range: Option<LsnRange>, base: Lsn) -> Result<u64> {
@@ -107,6 +104,9 @@ impl Store {
         let segment = self.merged_segment(index, old[0].header.first, range, next)?;
         self.sync_side()?;
         let number = segment.header.number;
+        let len = |segment: &Segment| segment.file.len().at(|| format!("reading {}", segment.path.display()));
+        let before = old.iter().map(|segment| len(segment)).sum::<Result<u64>>()?;
+        let freed = before.saturating_sub(len(&segment)?);
         {
             let _guard = self.lock_superblock()?;
             let mut block = self.read_superblock()?;
@@ -114,17 +114,12 @@ impl Store {
             block.behind = None;
             self.write_superblock(&mut block)?;
         }
-        let len = |segment: &Segment| segment.file.len().at(|| format!("reading {}", segment.path.display()));
-        let mut before = 0;
-        for segment in old {
-            before += len(segment)?;
-            self.disk.remove(&segment.path).at(|| format!("removing {}", segment.path.display()))?;
-        }
+        self.read_anew(&mut self.tail.lock())?;
+        // From here on they are in nobody's way; one that can't be removed now is when the store comes to rest.
+        self.remove_all(old.iter().map(|segment| segment.path.clone()).collect())?;
         if old[0].header.number != block.first_segment {
             self.remove_segment(block.first_segment)?;
         }
-        let freed = before.saturating_sub(len(&segment)?);
-        self.read_anew(&mut self.tail.lock())?;
         Ok(freed)
     }
 }

@@ -16,6 +16,8 @@
 //! Readers see `max(P, D)`.
 
 mod cells;
+#[cfg(test)]
+mod schedules;
 mod turn;
 
 use std::path::Path;
@@ -158,7 +160,7 @@ impl ControlFile {
                     "another process is opening, closing or folding this database; try again",
                 ));
             }
-            std::thread::sleep(step);
+            self.words.pause(step);
             slept += step;
             step = (step * 2).min(Duration::from_millis(20));
         }
@@ -234,6 +236,7 @@ impl ControlFile {
         Err(Error::new(Code::Limit, format!("{SLOTS} processes have this database open; close one of them")))
     }
 
+    /// A word, for one look or change: whatever tries out orders of these counts on it.
     fn word(&self, index: usize) -> &AtomicU64 {
         &self.words.words()[index]
     }
@@ -260,6 +263,16 @@ impl Control {
 
     fn lsn(&self, index: usize) -> Lsn {
         Lsn::new(self.word(index).load(Ordering::SeqCst))
+    }
+
+    /// Time for those who wait: that of all processes.
+    pub fn now(&self) -> Duration {
+        self.shared.words.now()
+    }
+
+    /// Lets others run before a word is looked at again.
+    pub fn pause(&self) {
+        self.shared.words.pause(Duration::ZERO);
     }
 
     /// The file, for its locks.
@@ -359,13 +372,14 @@ impl Control {
         word != Holder::NOBODY.0 || self.word(W_WRITER + 1).load(Ordering::SeqCst) != 0
     }
 
-    /// Gives `word` up and wakes one who waits for it.
+    /// Gives `word` up and wakes who waits for it: one who wants to write, and all who want to be durable, as most of
+    /// them are.
     pub fn release(&self, word: Word) {
         if !self.is_own() {
             return;
         }
         self.word(word.index()).store(Holder::NOBODY.0, Ordering::SeqCst);
-        self.wake(word.index(), 1);
+        self.wake(word.index(), if word == Word::Flusher { u32::MAX } else { 1 });
     }
 
     /// Wakes up to `count` of those who wait for a word, if anybody does: the word behind it counts

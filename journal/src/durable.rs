@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::control::Word;
 use crate::error::{Code, Result};
@@ -110,7 +110,8 @@ impl Store {
                         }
                     }
                 }
-                Err(_) => self.control.wait_durable(seen, PATIENCE),
+                // Not for D to move: it may have moved already, and not far enough, before the word is given up.
+                Err(holder) => self.control.wait_word(Word::Flusher, holder, PATIENCE),
             }
         }
     }
@@ -119,9 +120,9 @@ impl Store {
     /// fsync or two take.
     fn gather(&self) {
         let usual = Duration::from_micros(self.sync_time.load(Ordering::Relaxed));
-        let (begun, most) = (Instant::now(), (usual * 2).min(GATHER));
-        while self.control.crowded() && begun.elapsed() < most {
-            std::thread::yield_now();
+        let (begun, most) = (self.control.now(), (usual * 2).min(GATHER));
+        while self.control.crowded() && self.control.now().saturating_sub(begun) < most {
+            self.control.pause();
         }
     }
 
@@ -147,11 +148,12 @@ impl Store {
         self.catch_up(head)?;
         let index = Arc::clone(&self.tail.lock().index);
         let dirty = index.unsynced(durable, head);
-        let begun = Instant::now();
+        let begun = self.control.now();
         for segment in dirty {
             segment.sync()?;
         }
-        self.sync_time.store(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+        let took = self.control.now().saturating_sub(begun);
+        self.sync_time.store(took.as_micros() as u64, Ordering::Relaxed);
         self.control.set_durable(head);
         Ok(())
     }

@@ -145,7 +145,7 @@ impl Store {
         let state = index.state(target).ok_or_else(|| {
             Error::new(Code::Io, format!("LSN {target} is no boundary to fold to; report this as a bug"))
         })?;
-        let view = Snapshot { index: Arc::clone(index), state, floor: block.base.lsn };
+        let view = Snapshot { index: Arc::clone(index), state, floor: block.base.lsn, copies: true };
         let pages = self.folded_pages(block, index, &state)?;
         Ok(FoldJob { target: state, view, pages, next: 0, written: 0, horizon, way: None })
     }
@@ -334,6 +334,14 @@ impl Store {
     /// # Errors
     /// `Busy` while another process folds.
     pub fn fold(&self) -> Result<Lsn> {
+        self.alone_folding(|| self.fold_now())
+    }
+
+    /// Does `work` under the fold lock, with no fold under way in this process either.
+    ///
+    /// # Errors
+    /// `Busy` while another process folds; those of `work`, and of the fold that was under way.
+    pub(crate) fn alone_folding<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut running = self.fold.lock();
         // Whoever began in this process has the lock; its work is finished first.
         if let Some(mut job) = running.take() {
@@ -342,12 +350,13 @@ impl Store {
             done?;
         }
         self.control.file().lock(Lock::Fold)?;
-        let result = self.fold_now();
+        let result = work();
         self.control.file().unlock(Lock::Fold);
         result
     }
 
-    fn fold_now(&self) -> Result<Lsn> {
+    /// Folds as far as readers allow. Under the fold lock.
+    pub(crate) fn fold_now(&self) -> Result<Lsn> {
         let head = self.control.appended();
         self.make_durable(head)?;
         self.catch_up(head)?;

@@ -200,7 +200,7 @@ impl Store {
         let mut pages: Vec<u32> =
             changed.into_iter().filter(|&page| page <= state.size && replaced(page)).collect();
         pages.sort_unstable();
-        let view = Snapshot { index: Arc::clone(index), state, floor: block.horizon.lsn };
+        let view = Snapshot { index: Arc::clone(index), state, floor: block.horizon.lsn, copies: true };
         let keeping = Keeping { state: &state, from: horizon, target: base.lsn, pages: &pages };
         self.write_kept(last + 1, block.lineage, &keeping, |page, image| {
             view.read(self, page, 0, image)?;

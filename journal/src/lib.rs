@@ -27,6 +27,7 @@ mod kept;
 mod log;
 mod lsn;
 mod maintenance;
+mod mend;
 mod merge;
 mod overlay;
 mod past;

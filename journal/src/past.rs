@@ -19,13 +19,13 @@ impl Past {
         // What is above either is in the journal, and stays there for whoever has a snapshot. The horizon moves before
         // the base gets there.
         let floor = store.control.horizon().min(store.control.base());
-        Past { view: Snapshot { index, state, floor } }
+        Past { view: Snapshot { index, state, floor, copies: false } }
     }
 
     /// Fills `to` with the image that `page` had; false if it isn't there any more, wasn't yet, or had another length.
     /// Never page 1, of which bytes are served that aren't stored.
     pub fn read(&self, store: &Store, page: u32, to: &mut [u8]) -> Result<bool> {
-        let Snapshot { index, state, floor } = &self.view;
+        let Snapshot { index, state, floor, .. } = &self.view;
         if page == 1 || page > state.size || to.len() != state.page_size as usize {
             return Ok(false);
         }

@@ -4,6 +4,7 @@
 use crate::disk::How;
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Mark, Name, Superblock};
+use crate::hashes::Hashes;
 use crate::lsn::Lsn;
 use crate::segment::Segment;
 use crate::state::{Counters, State, page_size_of, size_of};
@@ -37,6 +38,10 @@ impl Opening<'_> {
         // R13, R14: segments that are missing, damaged or newer. R16: a seal with nothing behind.
         let here = || format!("reading {}", self.path.display());
         let mut len = self.base.len().at(here)?;
+        let resting = !marked && is_at_rest(&block, len, &header);
+        if resting && Mark::of(&header) != block.rest && !self.knows_first_page(&block)? {
+            return Err(self.refuse(Code::Damaged, "has another size in its header, though no change counter has moved; restore from a backup, or move the side folder away to go on with this file alone")); // R6
+        }
         let rest = if is_at_rest(&block, len, &header) { self.leave_history(&block)? } else { None };
         let (mut tail, left) = match rest {
             Some((tail, largest)) => (tail, Some(largest)),
@@ -169,6 +174,12 @@ impl Opening<'_> {
         Ok(claimed)
     }
 
+    /// True if the first page of the base has a hash.
+    fn knows_first_page(&self, block: &Superblock) -> Result<bool> {
+        let hashes = Hashes::existing(self.disk, self.side, block.base.page_size)?;
+        Ok(hashes.map(|hashes| hashes.get(1)).transpose()?.flatten().is_some())
+    }
+
     fn refuse(&self, code: Code, what: &str) -> Error {
         Error::new(code, format!("{} {what}", self.path.display()))
     }
@@ -295,10 +306,11 @@ impl Opening<'_> {
     }
 }
 
-/// True if a base that isn't marked is what it was when the last process closed it.
+/// True if a base that isn't marked is what it was when the last process closed it. Whoever changes it moves a counter;
+/// a size that alone is another is damage, of which the page's hash tells.
 pub(crate) fn is_at_rest(block: &Superblock, len: u64, header: &[u8]) -> bool {
     let format = header.get(18..20).is_none_or(|versions| versions.iter().all(|&version| version <= 1));
-    len == block.rest_len && Mark::of(header) == block.rest && format
+    len == block.rest_len && block.rest.marks(&Mark::of(header)) && format
 }
 
 impl Recovered {

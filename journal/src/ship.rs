@@ -143,7 +143,7 @@ impl Store {
         pages.retain(|&page| page <= last.size);
         pages.sort_unstable();
         // Retained versions are read from the journal, whatever the base has got to.
-        let view = Snapshot { index, state: last, floor: horizon };
+        let view = Snapshot { index, state: last, floor: horizon, copies: false };
         let sum_at = |lsn: Lsn| {
             let found = sums.binary_search_by(|(known, _)| lsn.cmp(known));
             found.ok().map(|at| sums[at].1)

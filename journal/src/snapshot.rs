@@ -1,5 +1,6 @@
 //! A read-only view of the database at one LSN.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::error::{At, Code, Error, Result};
@@ -20,6 +21,8 @@ pub(crate) struct Snapshot {
     pub state: State,
     /// LSN of the base when the snapshot was pinned.
     pub floor: Lsn,
+    /// Pages are read by system calls alone: a medium that fails is an error then, and no signal.
+    pub copies: bool,
 }
 
 /// Where the image of a page is.
@@ -48,12 +51,13 @@ impl Snapshot {
                     self.verify(page, &found)?;
                 }
                 let segment = self.index.segment(found.place.segment);
-                segment.copy(found.place.offset + at as u64, to)?;
+                let offset = found.place.offset + at as u64;
+                if self.copies { segment.read(offset, to)? } else { segment.copy(offset, to)? }
             }
             Source::Base => {
-                store.check_base_page(page, self.state.page_size as usize)?;
+                store.check_base_page(page, self.state.page_size as usize, self.copies)?;
                 let offset = u64::from(page - 1) * u64::from(self.state.page_size) + at as u64;
-                match store.base.slice(offset, to.len()) {
+                match store.base.slice(offset, to.len()).filter(|_| !self.copies) {
                     Some(bytes) => to.copy_from_slice(bytes),
                     None => {
                         let got = store
@@ -101,7 +105,7 @@ impl Snapshot {
 
     /// The image of `page` as it is stored, without a copy.
     fn stored<'a>(&'a self, store: &'a Store, page: u32) -> Result<Option<&'a [u8]>> {
-        if page > self.state.size {
+        if page > self.state.size || self.copies {
             return Ok(None);
         }
         let size = self.state.page_size as usize;
@@ -114,7 +118,7 @@ impl Snapshot {
                 self.index.segment(found.place.segment).file.slice(found.place.offset, size)
             }
             Source::Base => {
-                store.check_base_page(page, size)?;
+                store.check_base_page(page, size, self.copies)?;
                 store.base.slice(u64::from(page - 1) * size as u64, size)
             }
         })
@@ -123,7 +127,14 @@ impl Snapshot {
     /// Compares the hash of a version that is touched for the first time.
     fn verify(&self, page: u32, found: &Found) -> Result<()> {
         let segment = self.index.segment(found.place.segment);
-        let image = segment.bytes(found.place.offset, self.state.page_size as usize)?;
+        let size = self.state.page_size as usize;
+        let image = if self.copies {
+            let mut image = vec![0; size];
+            segment.read(found.place.offset, &mut image)?;
+            Cow::Owned(image)
+        } else {
+            segment.bytes(found.place.offset, size)?
+        };
         let expected = self.hash_of(page, found)?;
         if page_hash(page, &image) != expected {
             return Err(Error::new(

@@ -53,15 +53,15 @@ impl Touched {
 
 impl Store {
     /// Compares a page of the base with its hash when it is touched for the first time, where the
-    /// hash is known.
+    /// hash is known; by a system call where it `copies`.
     #[inline]
-    pub(crate) fn check_base_page(&self, page: u32, size: usize) -> Result<()> {
+    pub(crate) fn check_base_page(&self, page: u32, size: usize, copies: bool) -> Result<()> {
         let (word, bit) = self.touched.word(page);
-        if word.load(Ordering::Relaxed) & bit != 0 { Ok(()) } else { self.first_touch(page, size) }
+        if word.load(Ordering::Relaxed) & bit != 0 { Ok(()) } else { self.first_touch(page, size, copies) }
     }
 
     #[cold]
-    fn first_touch(&self, page: u32, size: usize) -> Result<()> {
+    fn first_touch(&self, page: u32, size: usize, copies: bool) -> Result<()> {
         let (word, bit) = self.touched.word(page);
         let hashes = {
             let mut cached = self.touched.hashes.lock();
@@ -80,7 +80,7 @@ impl Store {
             return Ok(());
         };
         let offset = u64::from(page - 1) * size as u64;
-        let hash = match self.base.slice(offset, size) {
+        let hash = match self.base.slice(offset, size).filter(|_| !copies) {
             Some(image) => page_hash(page, image),
             None => {
                 let mut image = vec![0; size];

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::control::Lock;
 use crate::disk::How;
-use crate::error::{At, Code, Result};
+use crate::error::{At, Code, Error, Result};
 use crate::format::{Name, SEGMENT_HEADER_LEN, SLOT_LEN, SUPERBLOCK_LEN, Superblock};
 use crate::hash::page_hash;
 use crate::hashes::Hashes;
 use crate::lsn::Lsn;
+use crate::mend::Mended;
 use crate::segment::Segment;
 use crate::session::Session;
 use crate::state::lock_page;
@@ -33,26 +34,50 @@ pub struct Finding {
 }
 
 impl Store {
-    /// Reads and checks superblock, segments, every retained image and every page of the base.
-    /// Nothing is changed but hashes of the base that weren't known yet.
+    /// Reads and checks superblock, segments, every retained image and every page of the base. Nothing is changed but
+    /// hashes of the base that weren't known yet, and pages of the base that aren't what they were and of which the
+    /// journal has the image still: those are written again, and a warning says so.
     ///
     /// # Errors
     /// Of the operating system; damage is found, not reported as an error.
     pub fn verify(self: &Arc<Self>) -> Result<Vec<Finding>> {
-        self.whole()?;
-        let mut session = Session::new(Arc::clone(self))?;
-        session.begin_read()?;
         let mut findings = Vec::new();
+        let whole = match self.whole() {
+            Ok(_) => true,
+            Err(e) if matches!(e.code(), Code::Damaged | Code::Missing | Code::Format) => {
+                findings.push(self.lost_history(&e));
+                false
+            }
+            Err(e) => return Err(e),
+        };
+        let mut session = Session::new(Arc::clone(self))?;
+        // What can't be read is a finding, too.
+        session.read_by_calls(true);
+        session.begin_read()?;
         self.verify_superblock(&mut findings)?;
         self.verify_journal(&session, &mut findings)?;
         self.verify_kept(&mut findings)?;
         self.verify_base(&session, &mut findings)?;
-        self.verify_hidden(&session, &mut findings)?;
+        if whole {
+            self.verify_hidden(&session, &mut findings)?;
+        }
         session.end_read()?;
         Ok(findings)
     }
 
-    fn name_of(&self, path: &Path) -> String {
+    /// The journal can't be read from the horizon on. What is behind the base still can.
+    fn lost_history(&self, why: &Error) -> Finding {
+        Finding {
+            severity: "error",
+            file: self.name_of(&self.side),
+            offset: None,
+            lsn: None,
+            page: None,
+            message: why.text().to_owned(),
+        }
+    }
+
+    pub(crate) fn name_of(&self, path: &Path) -> String {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         path.strip_prefix(folder).unwrap_or(path).display().to_string()
     }
@@ -84,7 +109,8 @@ impl Store {
     fn verify_journal(&self, session: &Session, findings: &mut Vec<Finding>) -> Result<()> {
         let view = session.pinned()?;
         let index = &view.index;
-        let horizon = self.control.horizon();
+        // A fold that gives history up reads it still, until the base has it.
+        let horizon = self.control.horizon().min(view.floor);
         let mut chain = None;
         for ordinal in 0..index.entry_count() {
             let entry = *index.entry(ordinal);
@@ -215,23 +241,51 @@ impl Store {
                 findings.push(finding(self.ends_before(page).text().to_owned()));
                 break;
             }
-            if let Err(e) = view.read(self, page, 0, &mut image) {
-                findings.push(finding(e.text().to_owned()));
-                continue;
-            }
+            let read = view.read(self, page, 0, &mut image);
             let hash = page_hash(page, &image);
-            match hashes.get(page)? {
-                Some(known) if known != hash => findings.push(finding(format!(
-                    "page {page} of the base fails its checksum; restore from a backup"
-                ))),
-                Some(_) => {}
-                None => {
+            match (read, hashes.get(page)?) {
+                (Ok(()), Some(known)) if known == hash => {}
+                (Ok(()), None) => {
                     hashes.set(page, hash)?;
                     learned = true;
+                }
+                (read, _) => {
+                    let why = read.err().map(|e| e.text().to_owned());
+                    let why = why.unwrap_or_else(|| format!("page {page} of the base fails its checksum"));
+                    findings.push(self.mended(page, finding(why)));
                 }
             }
         }
         if learned { hashes.sync() } else { Ok(()) }
+    }
+
+    /// Mends a page of the base, and says what became of it: `broken` is what is found if nothing does.
+    fn mended(&self, page: u32, broken: Finding) -> Finding {
+        let cause = broken.message.split("; ").next().unwrap_or_default();
+        let (severity, file, message) = match self.mend(page) {
+            Ok(Mended::Page(from)) => {
+                ("warning", broken.file, format!("{cause}; it was written again from {from}"))
+            }
+            Ok(Mended::Hash) => (
+                "warning",
+                self.name_of_hashes(),
+                format!(
+                    "the hash of page {page} of the base was another; it was noted again from the journal"
+                ),
+            ),
+            Ok(Mended::Not) => (
+                "error",
+                broken.file,
+                format!("{cause}, and the journal doesn't have it; restore from a backup"),
+            ),
+            Ok(Mended::Later) => (
+                "error",
+                broken.file,
+                format!("{cause}; a fold is under way: run tide_verify again behind it"),
+            ),
+            Err(e) => ("error", broken.file, format!("{cause}, and writing it again failed: {}", e.text())),
+        };
+        Finding { severity, file, message, ..broken }
     }
 
     /// Checks images of the base that only history shows: those that the next fold keeps.

@@ -304,6 +304,25 @@ fn r06_a_base_changed_at_rest_is_taken_over_also_by_the_second_attempt() {
 }
 
 #[test]
+fn r06_a_size_that_alone_is_another_is_damage() {
+    let (disk, model) = at_rest(12);
+    change(&disk.process(), PATH, |bytes| bytes[31] ^= 1);
+    // The hash of page 1 tells, and the journal has the page.
+    let process = disk.process();
+    let store = open(&process).unwrap();
+    assert_eq!(read(&store).unwrap_err().code(), Code::Damaged);
+    assert!(store.mend_first_page().unwrap());
+    assert_eq!(read(&store).unwrap().1, model);
+    drop(store);
+    sound(&disk, 13, &model);
+
+    let (disk, _) = at_rest(12);
+    change(&disk.process(), PATH, |bytes| bytes[31] ^= 1);
+    remove(&disk.process(), &format!("{SIDE}/hashes"));
+    refused(&disk, Code::Damaged);
+}
+
+#[test]
 fn r07_a_journal_that_lost_what_was_durable_is_refused() {
     let (disk, model) = left_behind(4);
     let process = disk.process();

@@ -195,6 +195,38 @@ fn compaction_changes_no_content() {
 }
 
 #[test]
+fn the_horizon_of_one_process_minds_what_another_one_compacted() {
+    let disk = SimDisk::new();
+    let store = open(&disk.process()).unwrap();
+    let other = open(&disk.process()).unwrap();
+    let mut session = Session::new(Arc::clone(&store)).unwrap();
+    let mut model = Model::default();
+    let mut rng = Rng(29);
+    for _ in 0..60 {
+        let change = model.change(&mut rng);
+        commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+    }
+    assert_eq!(store.log().unwrap().len(), 60);
+    // Its segments go; the first process knows them still.
+    assert!(other.compact(None).unwrap() > 0);
+    store.set_retention(Retention::Lsns(30)).unwrap();
+    let third = open(&disk.process()).unwrap();
+    for store in [&third, &store, &other] {
+        assert_eq!(read(store).unwrap().1, model);
+        assert_eq!(store.log().unwrap().iter().map(|row| row.range.last).max(), Some(Lsn::new(60)));
+        assert!(store.verify().unwrap().is_empty());
+    }
+    // And so may the second one, when the first has compacted again.
+    for _ in 0..40 {
+        let change = model.change(&mut rng);
+        commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+    }
+    assert!(store.compact(None).unwrap() > 0);
+    assert_eq!(other.compact(None).unwrap(), 0);
+    assert_eq!(read(&open(&disk.process()).unwrap()).unwrap().1, model);
+}
+
+#[test]
 fn checksums_of_the_past_are_those_that_were() {
     use std::collections::HashMap;
     for seed in 0..12 {

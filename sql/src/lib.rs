@@ -4,7 +4,8 @@
 //!   functions ─┐             ┌─► Locate ─► journal::Store
 //!              ├─► Call ─────┤
 //!   tables ────┘             └─► Arguments
-//!      └──────────► raw: SQLite's C interface
+//!      ├──────────► raw: SQLite's C interface
+//!      └──────────► owner: which table a page belongs to
 //! ```
 //! SURFACE.md is the contract. Where a connection's store is, `ext` says, by [`Locate`].
 
@@ -13,6 +14,7 @@ mod call;
 mod failure;
 mod functions;
 mod locate;
+mod owner;
 mod raw;
 mod retention;
 mod table;

@@ -51,6 +51,21 @@ impl Host<'_> {
         Duration::from_millis(ms.ok().and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0))
     }
 
+    /// The first pages of a schema's tables and indexes, with their names: as far as its own table can be read.
+    pub fn roots(self, schema: &str) -> Vec<(u32, String)> {
+        let mut roots = vec![(1, "sqlite_schema".to_owned())];
+        let sql = format!(
+            "SELECT rootpage, name FROM \"{}\".sqlite_master WHERE rootpage > 0",
+            schema.replace('"', "\"\"")
+        );
+        // SAFETY: the connection is open, and isn't closed with the value.
+        let Ok(connection) = (unsafe { Connection::from_handle(self.db) }) else { return roots };
+        let Ok(mut statement) = connection.prepare(&sql) else { return roots };
+        let Ok(rows) = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?))) else { return roots };
+        roots.extend(rows.map_while(rusqlite::Result::ok));
+        roots
+    }
+
     /// The store behind a schema.
     pub fn locate(self, locate: &dyn Locate, schema: &str) -> Result<Located> {
         // SAFETY: the connection is open, and this thread's.

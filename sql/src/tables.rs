@@ -1,14 +1,16 @@
 //! The tables.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rusqlite::Connection;
 use rusqlite::types::Value;
-use tideline_journal::{Finding, LogRow, Lsn, Result};
+use tideline_journal::{Finding, LogRow, Lsn, Result, Session, State, Store};
 
 use crate::call::{Call, fitting};
 use crate::functions::integer;
 use crate::locate::Locate;
+use crate::owner::{Pages, owners};
 use crate::raw::Use;
 use crate::table::{self, Listing, Rows};
 use crate::time::iso8601;
@@ -98,18 +100,57 @@ fn batches(call: &Call<'_>) -> Result<Rows> {
 }
 
 fn verify(call: &Call<'_>) -> Result<Rows> {
-    let findings = call.located()?.store.verify()?;
-    Ok(Box::new(findings.into_iter().map(|finding| Ok(finding_row(finding)))))
+    let store = call.located()?.store;
+    let findings = store.verify()?;
+    let pages: BTreeSet<u32> = findings.iter().filter_map(|finding| finding.page).collect();
+    let owners = if pages.is_empty() {
+        BTreeMap::new()
+    } else {
+        owners(&Head::new(&store)?, &call.host.roots(call.arguments.schema()?), pages)
+    };
+    let rows = findings.into_iter().map(move |finding| {
+        let owner = finding.page.and_then(|page| owners.get(&page).cloned());
+        Ok(finding_row(finding, owner))
+    });
+    Ok(Box::new(rows))
 }
 
-fn finding_row(finding: Finding) -> Vec<Value> {
+fn finding_row(finding: Finding, owner: Option<String>) -> Vec<Value> {
     vec![
         text(finding.severity),
         text(finding.file),
         or_null(finding.offset, integer),
         or_null(finding.lsn.map(Lsn::get), integer),
         or_null(finding.page, |page| integer(page.into())),
-        Value::Null,
+        or_null(owner, text),
         text(finding.message),
     ]
+}
+
+/// The pages of a store at its head.
+struct Head {
+    session: Session,
+    state: State,
+}
+
+impl Head {
+    fn new(store: &Arc<Store>) -> Result<Head> {
+        let mut session = Session::new(Arc::clone(store))?;
+        session.begin_read()?;
+        let state = session.state().copied().unwrap_or_default();
+        Ok(Head { session, state })
+    }
+}
+
+impl Pages for Head {
+    fn count(&self) -> u32 {
+        self.state.size
+    }
+
+    fn page(&self, number: u32) -> Option<Vec<u8>> {
+        let size = self.state.page_size;
+        let mut page = vec![0; size as usize];
+        let offset = u64::from(number.checked_sub(1)?) * u64::from(size);
+        self.session.read(offset, &mut page).ok().filter(|&got| got == page.len()).map(|_| page)
+    }
 }

@@ -1,5 +1,5 @@
 //! What is compiled for the tests: SQLite libraries, from the source that versions of the crate `libsqlite3-sys` bring,
-//! and a library that lets a process die at a chosen system call.
+//! and libraries that let a process die at a chosen system call, or let the call fail.
 //!
 //! Cargo fetches the source, as it fetches every dependency, and `cc` compiles it; both once, into the folder that the
 //! tests were built in. No two versions of that crate fit into one workspace, so each has one of its own there.
@@ -121,21 +121,36 @@ impl Build {
 /// A library that kills its process at a chosen system call (see `crash.c`), or `None` after saying that what needs it
 /// is left out.
 pub fn crash_library() -> Option<PathBuf> {
-    const SOURCE: &str = include_str!("crash.c");
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| {
-        let library = built().join(format!("crash-{:016x}.so", hash(SOURCE)));
+    preloadable(&BUILT, "crash", include_str!("crash.c"))
+}
+
+/// A library that lets chosen system calls of its process fail (see `faults.c`), or `None` likewise.
+pub fn faults_library() -> Option<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    preloadable(&BUILT, "faults", include_str!("faults.c"))
+}
+
+/// The library that is compiled from `source`, the file of this `name` beside this one.
+fn preloadable(
+    built_before: &OnceLock<Result<PathBuf, String>>,
+    name: &str,
+    source: &str,
+) -> Option<PathBuf> {
+    let build = || {
+        let library = built().join(format!("{name}-{:016x}.so", hash(source)));
         if !library.exists() {
             let new = library.with_extension(std::process::id().to_string());
             let mut cc = Command::new("cc");
             cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-o"]).arg(&new);
-            cc.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/crash.c")).arg("-ldl");
+            cc.arg(format!("{}/src/{name}.c", env!("CARGO_MANIFEST_DIR"))).arg("-ldl");
             output(&mut cc)?;
             std::fs::rename(&new, &library).map_err(|error| error.to_string())?;
         }
         Ok(library)
-    });
-    built.clone().map_err(|why| skipped(&format!("no crashes at chosen calls: {why}"))).ok()
+    };
+    let library = built_before.get_or_init(build).clone();
+    library.map_err(|why| skipped(&format!("no {name} at chosen calls: {why}"))).ok()
 }
 
 /// The folder that cargo builds in.

@@ -8,7 +8,7 @@
 //! | the `sqlite3` shell | this system's (Debian builds it with `SECURE_DELETE`) | [`Shell`], [`Session`] |
 //! | `/usr/bin/python3`, module `sqlite3` | this system's | [`python`] |
 //! | a Python with `apsw` | a far newer one of its own | [`apsw`] |
-//! | `rusqlite` in this process, and in the program `worker` | a newer one, bundled, without `SECURE_DELETE` | [`bundled`] |
+//! | `rusqlite` in this process, and in the programs `worker` and `recorder` | a newer one, bundled, without `SECURE_DELETE` | [`bundled`] |
 //! | `/usr/bin/python3`, and a stand-in for the shell in it | an old one, and the bundled one, compiled here | [`Build`] |
 //!
 //! [`Host`] runs one test on several of them.
@@ -22,6 +22,7 @@ mod build;
 mod bundled;
 mod content;
 mod dice;
+pub mod history;
 mod host;
 mod library;
 mod process;
@@ -31,7 +32,7 @@ mod shell;
 mod sql;
 mod states;
 
-pub use build::{Build, SYSTEM_LIBRARIES, crash_library};
+pub use build::{Build, SYSTEM_LIBRARIES, crash_library, faults_library};
 pub use bundled::{bundled, bundled_at, bundled_stock, render, script};
 pub use content::{content, plain_header};
 pub use dice::{Dice, rounds};

@@ -58,6 +58,8 @@ pub(crate) struct Open {
     synced: bool,
     /// Value of `PRAGMA mmap_size`, in bytes.
     mmap_size: i64,
+    /// It was told at least once.
+    mmap_size_known: bool,
     doom: Doom,
     /// What the pager was last told of its copy of the counters, and of which LSN.
     version: (Lsn, [u8; VERSION_LEN]),
@@ -113,6 +115,7 @@ impl Database {
                 pinned: immutable,
                 synced: false,
                 mmap_size: 0,
+                mmap_size_known: false,
                 doom: Doom::None,
                 version: (Lsn::ZERO, [0; VERSION_LEN]),
             }),
@@ -164,7 +167,13 @@ impl Open {
         }
         // The pager reads 100 bytes before it takes any lock.
         self.session.begin_read()?;
-        let got = self.session.read(offset, to);
+        let mut got = self.session.read(offset, to);
+        if got
+            .as_ref()
+            .is_err_and(|e| e.code() == Code::Damaged && self.store().mend_first_page().unwrap_or(false))
+        {
+            got = self.session.read(offset, to);
+        }
         self.session.end_read()?;
         Ok(got? == to.len())
     }
@@ -342,6 +351,9 @@ impl Open {
         let before = self.mmap_size;
         if size >= 0 {
             self.mmap_size = size;
+            // The first is the pager's own, when it opens the file, and says nothing of what the application wants.
+            let asked = std::mem::replace(&mut self.mmap_size_known, true);
+            self.session.read_by_calls(asked && size == 0);
         }
         before
     }

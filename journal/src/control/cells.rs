@@ -47,11 +47,13 @@ impl Control {
 
     fn free_cell(&self, cell: usize, owner: u64) {
         // Only whoever takes the dead owner's claim away clears the pin, so that a new owner's isn't.
-        let claim = self.word(W_CELLS + 2 * cell);
-        if owner != 0 && claim.compare_exchange(owner, self.me.0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-        {
-            self.word(W_CELLS + 2 * cell + 1).store(0, Ordering::SeqCst);
-            claim.store(0, Ordering::SeqCst);
+        let claim = W_CELLS + 2 * cell;
+        let claimed = |owner| {
+            self.word(claim).compare_exchange(owner, self.me.0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        };
+        if owner != 0 && claimed(owner) {
+            self.word(claim + 1).store(0, Ordering::SeqCst);
+            self.word(claim).store(0, Ordering::SeqCst);
         }
     }
 
@@ -59,8 +61,8 @@ impl Control {
     pub fn cell(self: &Arc<Self>) -> Result<Cell> {
         for attempt in 0..2 {
             for cell in 0..CELLS {
-                let claim = self.word(W_CELLS + 2 * cell);
-                let owner = claim.load(Ordering::SeqCst);
+                let claim = W_CELLS + 2 * cell;
+                let owner = self.word(claim).load(Ordering::SeqCst);
                 if owner != 0 {
                     // The second time round, cells of the dead are collected.
                     if attempt == 0 || self.alive(Holder(owner))? {
@@ -68,7 +70,10 @@ impl Control {
                     }
                     self.free_cell(cell, owner);
                 }
-                if claim.compare_exchange(0, self.me.0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                let free = Holder::NOBODY.0;
+                let taken =
+                    self.word(claim).compare_exchange(free, self.me.0, Ordering::SeqCst, Ordering::SeqCst);
+                if taken.is_ok() {
                     self.word(W_CELLS_HIGH).fetch_max(cell as u64 + 1, Ordering::SeqCst);
                     return Ok(Cell { control: Arc::clone(self), cell });
                 }
@@ -90,10 +95,9 @@ pub(crate) struct Cell {
 impl Cell {
     /// Pins the newest LSN that `head` gives, which no fold will then pass.
     pub fn pin(&self, head: impl Fn(&Control) -> Lsn) -> Lsn {
-        let pin = self.control.word(W_CELLS + 2 * self.cell + 1);
         loop {
             let lsn = head(&self.control);
-            pin.store(lsn.get() + 1, Ordering::Relaxed);
+            self.control.word(W_CELLS + 2 * self.cell + 1).store(lsn.get() + 1, Ordering::Relaxed);
             fence(Ordering::SeqCst);
             // A fold announces its target and then looks at the pins; here it is the other way
             // round, so one of the two sees the other.

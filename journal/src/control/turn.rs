@@ -10,10 +10,14 @@ use super::{Control, Holder, W_TURN_SINCE, W_WRITER, Word};
 const TURN_PATIENCE: Duration = Duration::from_millis(5);
 
 impl Control {
+    fn now_us(&self) -> u64 {
+        self.now().as_micros() as u64
+    }
+
     /// How much longer a turn is kept.
     pub(super) fn turn_left(&self) -> Duration {
         let since = self.word(W_TURN_SINCE).load(Ordering::SeqCst);
-        TURN_PATIENCE.saturating_sub(Duration::from_micros(monotonic_us().saturating_sub(since)))
+        TURN_PATIENCE.saturating_sub(Duration::from_micros(self.now_us().saturating_sub(since)))
     }
 
     /// Keeps the writer word, which was free, for the caller's next [`Control::take_turn`]; false if it isn't free.
@@ -21,13 +25,14 @@ impl Control {
     /// Nobody holds the word then: whoever wants it and finds that the turn isn't taken in good time, takes it. So
     /// one who never comes back for its turn, or dies, stops nobody.
     pub fn keep_turn(&self) -> bool {
-        let word = self.word(W_WRITER);
-        let before = word.load(Ordering::SeqCst);
+        let before = self.word(W_WRITER).load(Ordering::SeqCst);
         if before != Holder::NOBODY.0 && !(Holder(before).is_turn() && self.turn_left().is_zero()) {
             return false;
         }
-        self.word(W_TURN_SINCE).store(monotonic_us(), Ordering::SeqCst);
-        word.compare_exchange(before, self.me.turn().0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        self.word(W_TURN_SINCE).store(self.now_us(), Ordering::SeqCst);
+        self.word(W_WRITER)
+            .compare_exchange(before, self.me.turn().0, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
     }
 
     /// Takes the writer word in the turn that was kept; false if somebody else has taken it.
@@ -47,24 +52,17 @@ impl Control {
     /// Waits, while it is `holder`'s turn, until it is taken or kept for too long, and in that case takes the writer
     /// word; false if somebody else got it.
     pub fn outwait_turn(&self, holder: Holder) -> bool {
-        let word = self.word(W_WRITER);
         loop {
             let left = self.turn_left();
             if left.is_zero() {
                 return self.steal(Word::Writer, holder);
             }
             self.wait(W_WRITER, holder.0, left);
-            match word.load(Ordering::SeqCst) {
+            match self.word(W_WRITER).load(Ordering::SeqCst) {
                 0 => return self.take(Word::Writer).is_ok(),
                 now if now == holder.0 => {}
                 _ => return false,
             }
         }
     }
-}
-
-/// Time that has passed since some moment that is the same for all processes, in microseconds.
-fn monotonic_us() -> u64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-    now.map_or(0, |now| Duration::from(now).as_micros() as u64)
 }

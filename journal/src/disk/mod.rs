@@ -179,6 +179,17 @@ pub trait Words: Send + Sync {
 
     /// Wakes up to `count` sleepers on a word.
     fn wake(&self, index: usize, count: u32);
+
+    /// Time since a moment that is the same for all processes, for those who wait for a word.
+    fn now(&self) -> Duration {
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+        now.map_or(Duration::ZERO, Duration::from)
+    }
+
+    /// Lets others run for about `time`, before a word or a lock is looked at again.
+    fn pause(&self, time: Duration) {
+        if time.is_zero() { std::thread::yield_now() } else { std::thread::sleep(time) }
+    }
 }
 
 /// The path that the bytes of a name stand for; `None` where the system has no such path.

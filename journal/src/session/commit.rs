@@ -325,6 +325,8 @@ impl Session {
             return Err(e);
         }
         if prepared.decided_elsewhere {
+            // The super-journal is gone, so it counts, whatever fails from here on.
+            self.store.control.publish(lsn);
             // The decision is on the disk before anything that leads to it goes.
             let decided = self
                 .store

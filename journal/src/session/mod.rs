@@ -50,6 +50,8 @@ pub struct Session {
     overlay: Option<Overlay>,
     prepared: Option<Prepared>,
     committed: bool,
+    /// See [`Session::read_by_calls`].
+    copies: bool,
     table: Vec<u8>,
     /// Last, so that nothing of the session is left when it is let go of.
     store: Held,
@@ -77,8 +79,18 @@ impl Session {
             overlay: None,
             prepared: None,
             committed: false,
+            copies: false,
             table: Vec::new(),
         })
+    }
+
+    /// Has pages read by system calls, or through mappings. Behind a mapping a medium that fails is a signal, which ends
+    /// the process; a system call answers it with an error.
+    pub fn read_by_calls(&mut self, by_calls: bool) {
+        self.copies = by_calls;
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.copies = by_calls;
+        }
     }
 
     /// The store.
@@ -163,7 +175,7 @@ impl Session {
             })?,
         };
         let index = idle.map_or_else(|| Arc::clone(&self.index), |idle| idle.index);
-        Ok(Snapshot { index, state, floor })
+        Ok(Snapshot { index, state, floor, copies: self.copies })
     }
 
     /// Forgets the snapshot.

@@ -1,6 +1,6 @@
 //! The writer's place, and what a writer that died leaves to whoever takes it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::control::Word;
 use crate::error::{Code, Error, Result};
@@ -35,15 +35,15 @@ impl Store {
     pub fn wait_for_turn(&self, patience: Duration) -> Result<bool> {
         self.check_process()?;
         // Most write for a few microseconds only, and waking a thread takes longer.
-        let begun = Instant::now();
+        let begun = self.control.now();
         loop {
             if self.control.keep_turn() {
                 return Ok(true);
             }
-            if begun.elapsed() >= SPIN.min(patience) {
+            if self.control.now().saturating_sub(begun) >= SPIN.min(patience) {
                 break;
             }
-            std::thread::yield_now();
+            self.control.pause();
         }
         if let Some(holder) = self.control.holder(Word::Writer) {
             self.control.wait_word(Word::Writer, holder, patience);
@@ -60,6 +60,7 @@ impl Store {
     pub(crate) fn adopt_orphans(&self) -> Result<()> {
         let mut tail = self.tail.lock();
         self.catch_up_tail(&mut tail, self.control.appended())?;
+        let mut decided = false;
         loop {
             while advance(&*self.disk, &self.side, &mut tail, Images::Check)? {
                 let lsn = tail.index.applied();
@@ -67,7 +68,12 @@ impl Store {
                     self.control.set_appended_for_dead(lsn);
                 }
             }
-            if !crate::prepared::resolve(&*self.disk, &self.path, &self.side, &mut tail)? {
+            if decided {
+                // It is on the disk, and its transaction was committed before.
+                self.control.publish(self.control.appended());
+            }
+            decided = crate::prepared::resolve(&*self.disk, &self.path, &self.side, &mut tail)?;
+            if !decided {
                 break;
             }
         }

@@ -11,7 +11,7 @@ use crate::failure::note;
 use crate::shim::beside;
 use crate::shim::settle::{is_plain, leave_wal, settle};
 use crate::shim::vfs::host_open;
-use crate::shim::{TideFile, VFS_NAME, code, guard, path_of};
+use crate::shim::{TideFile, VFS_NAME, code, guard, io_code, path_of};
 use crate::{catalog, params};
 
 /// # Safety
@@ -155,7 +155,7 @@ pub(super) fn read_code(read: Result<bool>) -> c_int {
     match read {
         Ok(true) => ffi::SQLITE_OK,
         Ok(false) => ffi::SQLITE_IOERR_SHORT_READ,
-        Err(e) => note(&e),
+        Err(e) => io_code(Err(e), ffi::SQLITE_IOERR_READ),
     }
 }
 
@@ -195,7 +195,7 @@ unsafe extern "C" fn db_write(
         let (database, from) = unsafe {
             (database(file), std::slice::from_raw_parts(from.cast(), usize::try_from(len).unwrap_or(0)))
         };
-        code(database.open().and_then(|open| open.write(from, offset as u64)))
+        io_code(database.open().and_then(|open| open.write(from, offset as u64)), ffi::SQLITE_IOERR_WRITE)
     })
 }
 
@@ -204,7 +204,8 @@ unsafe extern "C" fn db_write(
 unsafe extern "C" fn db_truncate(file: *mut ffi::sqlite3_file, len: i64) -> c_int {
     guard(ffi::SQLITE_IOERR_TRUNCATE, || {
         // SAFETY: the arguments are SQLite's.
-        code(unsafe { database(file) }.open().and_then(|open| open.truncate(len as u64)))
+        let truncated = unsafe { database(file) }.open().and_then(|open| open.truncate(len as u64));
+        io_code(truncated, ffi::SQLITE_IOERR_TRUNCATE)
     })
 }
 
@@ -213,7 +214,8 @@ unsafe extern "C" fn db_truncate(file: *mut ffi::sqlite3_file, len: i64) -> c_in
 unsafe extern "C" fn db_sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int {
     guard(ffi::SQLITE_IOERR_FSYNC, || {
         // SAFETY: the arguments are SQLite's.
-        code(unsafe { database(file) }.open().and_then(|open| open.sync()))
+        let synced = unsafe { database(file) }.open().and_then(|open| open.sync());
+        io_code(synced, ffi::SQLITE_IOERR_FSYNC)
     })
 }
 
@@ -223,14 +225,15 @@ unsafe extern "C" fn db_file_size(file: *mut ffi::sqlite3_file, out: *mut i64) -
     guard(ffi::SQLITE_IOERR_FSTAT, || {
         // SAFETY: the arguments are SQLite's.
         let (database, out) = unsafe { (database(file), &mut *out) };
-        code(match database.open() {
+        let asked = match database.open() {
             Ok(open) => open.len().map(|len| *out = len as i64),
             // As in `db_read`.
             Err(_) => {
                 *out = 0;
                 Ok(())
             }
-        })
+        };
+        io_code(asked, ffi::SQLITE_IOERR_FSTAT)
     })
 }
 
@@ -281,9 +284,13 @@ unsafe extern "C" fn db_file_control(file: *mut ffi::sqlite3_file, op: c_int, ar
             match op {
                 ffi::SQLITE_FCNTL_SYNC => {
                     let super_journal = (!arg.is_null()).then(|| path_of(CStr::from_ptr(arg.cast())));
-                    code(open.prepare(super_journal))
+                    match open.prepare(super_journal) {
+                        // What was asked for can't be; nothing failed, and nothing was written that a rollback restores.
+                        Err(e) if e.code() == Code::Argument => note(&e),
+                        prepared => io_code(prepared, ffi::SQLITE_IOERR_WRITE),
+                    }
                 }
-                ffi::SQLITE_FCNTL_COMMIT_PHASETWO => code(open.publish()),
+                ffi::SQLITE_FCNTL_COMMIT_PHASETWO => io_code(open.publish(), ffi::SQLITE_IOERR_FSYNC),
                 ffi::SQLITE_FCNTL_PRAGMA => pragma(open, arg.cast()),
                 ffi::SQLITE_FCNTL_MMAP_SIZE => {
                     let size = arg.cast::<i64>();
@@ -388,7 +395,7 @@ unsafe extern "C" fn db_fetch(
                     }
                     ffi::SQLITE_OK
                 }
-                Err(e) => note(&e),
+                Err(e) => io_code(Err(e), ffi::SQLITE_IOERR_READ),
             }
         }
     })

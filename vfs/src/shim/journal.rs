@@ -11,7 +11,7 @@ use crate::failure::note;
 use crate::shim::beside;
 use crate::shim::database::{bytes_mut, characteristics, database, read_code, sector_size};
 use crate::shim::vfs::host_open;
-use crate::shim::{TideFile, code, guard, path_of};
+use crate::shim::{TideFile, code, guard, io_code, path_of};
 
 /// # Safety
 /// As `xOpen`, for a main journal with a name.
@@ -108,7 +108,7 @@ unsafe extern "C" fn journal_write(
         let (database, from) = unsafe {
             (database(file), std::slice::from_raw_parts(from.cast(), usize::try_from(len).unwrap_or(0)))
         };
-        code(database.open().map(|open| open.write_journal(from, offset as u64)))
+        io_code(database.open().map(|open| open.write_journal(from, offset as u64)), ffi::SQLITE_IOERR_WRITE)
     })
 }
 

@@ -74,6 +74,21 @@ fn code(result: Result<()>) -> c_int {
     }
 }
 
+/// The same of a callback that reads or writes, whose failure is `failed`. The pager drops what it has cached, and rolls
+/// back for good, upon an I/O error or a full disk alone: behind any other code it would go on with half a rollback.
+fn io_code(result: Result<()>, failed: c_int) -> c_int {
+    match code(result) {
+        code if matches!(
+            code & 0xff,
+            ffi::SQLITE_OK | ffi::SQLITE_IOERR | ffi::SQLITE_FULL | ffi::SQLITE_BUSY
+        ) =>
+        {
+            code
+        }
+        _ => failed,
+    }
+}
+
 /// Writes a line into SQLite's error log.
 pub(crate) fn log(code: c_int, text: &str) {
     if let Ok(text) = CString::new(text.replace('\0', " ")) {

@@ -4,11 +4,15 @@
 //! ([`record`]); each has a short part of it among the tests.
 
 mod adopt;
+mod faults;
 mod fuzz;
+mod histories;
 mod power;
 mod processes;
 mod record;
 mod report;
+mod rot;
+mod schedules;
 
 use std::path::PathBuf;
 
@@ -27,6 +31,14 @@ pub enum Soak {
     Processes(Span),
     /// The fuzz targets, one after the other
     Fuzz(Span),
+    /// Calls of the operating system that fail, and memory that SQLite doesn't get
+    Faults(Span),
+    /// Bytes that change in the files of stores
+    Rot(Span),
+    /// What processes did, saw and were told, while they come, go, fork and are killed, checked against every rule
+    Histories(Span),
+    /// Orders of the steps of several processes, drawn by shuttle
+    Schedules(Span),
     /// A large database: adopted, worked on, shipped, closed and opened again; stock SQLite says what is right
     Adopt(adopt::Arguments),
     /// What the others have tried and found so far
@@ -47,6 +59,19 @@ pub fn run(workspace: &Workspace, what: &Soak) -> Result<()> {
             build(workspace)?;
             processes::run(workspace, span)
         }
+        Soak::Faults(span) => {
+            build(workspace)?;
+            faults::run(workspace, span)
+        }
+        Soak::Rot(span) => {
+            build(workspace)?;
+            rot::run(workspace, span)
+        }
+        Soak::Histories(span) => {
+            build(workspace)?;
+            histories::run(workspace, span)
+        }
+        Soak::Schedules(span) => schedules::run(workspace, span),
         Soak::Adopt(arguments) => {
             build(workspace)?;
             adopt::run(workspace, arguments)

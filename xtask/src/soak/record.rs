@@ -33,7 +33,8 @@ const LAST: usize = 40;
 pub struct Tried(BTreeMap<String, u64>);
 
 impl Tried {
-    fn add(&mut self, other: &Tried) {
+    /// Adds what was tried elsewhere.
+    pub fn add(&mut self, other: &Tried) {
         for (what, count) in &other.0 {
             *self.0.entry(what.clone()).or_default() += count;
         }

@@ -1,0 +1,105 @@
+//! Mending the base: a page of it that isn't what it was is written again from the journal, where that still has it.
+//!
+//! It is safe while others have the database open. A page of the base that a snapshot reads doesn't change while the
+//! base stays where it is, and the fold lock keeps it there: so whoever reads it meanwhile sees bytes that are right
+//! already, or become so. What the page should be is said by the newest row for it up to the base's LSN, which is under
+//! the checksum of a commit record. The sidecar's hash isn't under any; where the two differ, the row is right.
+
+use crate::control::Lock;
+use crate::error::{At, Result};
+use crate::format::Name;
+use crate::hash::page_hash;
+use crate::hashes::Hashes;
+use crate::snapshot::hash_in_table;
+use crate::store::{MARK_BYTE, Store};
+
+/// What became of a page of the base.
+pub(crate) enum Mended {
+    /// It is as it was: it was written again, from this segment.
+    Page(String),
+    /// It was right, and the hash that is noted for it wasn't; now it is.
+    Hash,
+    /// The journal doesn't say what it was, or has no sound image of it any more.
+    Not,
+    /// A fold is under way.
+    Later,
+}
+
+impl Store {
+    /// Makes the first page of the base what it should be, which whoever opens the database needs before anything can be
+    /// asked for; true if that was done.
+    ///
+    /// # Errors
+    /// As of the operating system, or as damaged as the page is.
+    pub fn mend_first_page(&self) -> Result<bool> {
+        Ok(!matches!(self.mend(1)?, Mended::Not | Mended::Later))
+    }
+
+    /// Makes page `page` of the base what it should be, durably, if the journal says what that is.
+    ///
+    /// # Errors
+    /// Of the operating system.
+    pub(crate) fn mend(&self, page: u32) -> Result<Mended> {
+        let running = self.fold.lock();
+        if running.is_some() || !self.control.file().try_lock(Lock::Fold)? {
+            return Ok(Mended::Later);
+        }
+        let mended = self.mend_held(page);
+        self.control.file().unlock(Lock::Fold);
+        mended
+    }
+
+    /// The same, under the fold lock.
+    fn mend_held(&self, page: u32) -> Result<Mended> {
+        let block = self.read_superblock()?;
+        let base = block.base;
+        // What others have committed, and folded, counts: an older image of the page is in the journal as well.
+        self.catch_up(base.lsn)?;
+        let index = self.current()?;
+        if self.control.fold_target() > base.lsn || page > base.size {
+            // One that died; the next fold writes its pages again.
+            return Ok(Mended::Later);
+        }
+        let kept = |n: u32| index.entry(n).range.last > block.horizon.lsn;
+        let Some(found) = index.find(page, base.lsn).filter(|found| kept(found.entry)) else {
+            return Ok(Mended::Not);
+        };
+        let (size, hash) = (base.page_size as usize, hash_in_table(&index, page, &found)?);
+        let offset = u64::from(page - 1) * size as u64;
+        let segment = index.segment(found.place.segment);
+        let mut image = vec![0; size];
+        let read = self.base.read_at(&mut image, offset);
+        let sound = read.is_ok_and(|got| got == size) && page_hash(page, &image) == hash;
+        if !sound {
+            if found.place.offset == 0 {
+                image.fill(0);
+            } else {
+                segment.read(found.place.offset, &mut image)?;
+            }
+            if page_hash(page, &image) != hash {
+                return Ok(Mended::Not);
+            }
+            if page == 1 {
+                base.counters.serve(&mut image, 0);
+                if self.control.marked() {
+                    image[19] = MARK_BYTE;
+                    block.marked.put(&mut image);
+                }
+            }
+            let here = || format!("writing {}", self.path.display());
+            self.base.write_at(&image, offset).and_then(|()| self.base.sync()).at(here)?;
+        }
+        let hashes = Hashes::open(&*self.disk, &self.path, &self.side, base.page_size)?;
+        let known = hashes.get(page)?;
+        if known != Some(hash) {
+            hashes.set(page, hash)?;
+            hashes.sync()?;
+        }
+        Ok(if sound { Mended::Hash } else { Mended::Page(self.name_of(&segment.path)) })
+    }
+
+    /// Name of the file of hashes, for those who are told of it.
+    pub(crate) fn name_of_hashes(&self) -> String {
+        self.name_of(&self.file_path(Name::Hashes))
+    }
+}
