@@ -124,6 +124,9 @@ pub(crate) struct Index {
     pub origin: State,
     /// How the origin came to be, for the log.
     pub origin_origin: Origin,
+    /// The state of the base when the index was begun. Where the base was at rest since, its counters are beyond those
+    /// of its entry, and were served.
+    base: State,
     /// It begins at the horizon. One that begins at the base knows nothing of history.
     pub whole: bool,
     entries: Appended<OnceLock<Entry>>,
@@ -139,19 +142,20 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub fn new(origin: State, origin_origin: Origin) -> Index {
-        Index::of(origin, origin_origin, true)
+    pub fn new(origin: State, origin_origin: Origin, base: State) -> Index {
+        Index::of(origin, origin_origin, base, true)
     }
 
     /// One that begins at the base, which `origin` is the state of.
     pub fn without_history(origin: State) -> Index {
-        Index::of(origin, Origin::Local, false)
+        Index::of(origin, Origin::Local, origin, false)
     }
 
-    fn of(origin: State, origin_origin: Origin, whole: bool) -> Index {
+    fn of(origin: State, origin_origin: Origin, base: State, whole: bool) -> Index {
         Index {
             origin,
             origin_origin,
+            base,
             whole,
             entries: Appended::new(),
             entry_count: AtomicU32::new(0),
@@ -249,6 +253,9 @@ impl Index {
 
     /// The state at `lsn`, which is the origin or the last LSN of an entry.
     pub fn state(&self, lsn: Lsn) -> Option<State> {
+        if lsn == self.base.lsn && lsn >= self.origin.lsn {
+            return Some(self.base);
+        }
         if lsn == self.origin.lsn {
             return Some(self.origin);
         }
@@ -412,7 +419,7 @@ impl Shrunk {
         } else {
             dropped.last().map_or(0, |ordinal| old.entry(ordinal).segment)
         };
-        Some(Shrunk { index: Index::new(origin, origin_origin), segments_from, entry, version })
+        Some(Shrunk { index: Index::new(origin, origin_origin, old.base), segments_from, entry, version })
     }
 
     /// Copies what `old` has got since; `None` if it can't be, because a row names a segment that was

@@ -228,12 +228,26 @@ impl Overlay {
 
     /// Room for `len` more bytes of images; where they go.
     pub fn stage(&mut self, len: usize) -> Result<u64> {
+        self.unprepare();
         if self.buffer.len() + len > BUFFER {
             self.flush()?;
         }
         let offset = self.next;
         self.next += len as u64;
         Ok(offset)
+    }
+
+    /// Forgets what is behind the last image: the page table of an entry that was prepared and isn't any more, as the
+    /// transaction goes on. Images take its place, so nothing may be collected, or be taken as written, behind them.
+    fn unprepare(&mut self) {
+        match self.next.checked_sub(self.buffered) {
+            Some(staged) => self.buffer.truncate(staged as usize),
+            None => {
+                self.buffer.clear();
+                self.buffered = self.next;
+                self.warm = self.warm.min(self.next);
+            }
+        }
     }
 
     /// Writes where something was staged, or behind it.

@@ -61,7 +61,7 @@ impl Probe {
     pub fn new(origin: u64) -> Probe {
         Probe {
             disk: SimDisk::new().process(),
-            index: RwLock::new(Arc::new(Index::new(state(origin, 0), Origin::External))),
+            index: RwLock::new(Arc::new(Index::new(state(origin, 0), Origin::External, state(origin, 0)))),
             offset: AtomicU64::new(0),
         }
     }

@@ -43,6 +43,16 @@ impl Dice {
         let length = u32::try_from(length).expect("a short list");
         self.below(length).try_into().expect("an index")
     }
+
+    /// True in so many cases of a hundred.
+    pub fn chance(&mut self, percent: u32) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of a list.
+    pub fn of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.pick(list.len())]
+    }
 }
 
 /// How often a test that draws at random does so: `full`, or a quarter of it where haste is asked for.

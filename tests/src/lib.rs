@@ -23,6 +23,7 @@ mod bundled;
 mod content;
 mod dice;
 pub mod history;
+pub mod differential;
 mod host;
 mod library;
 mod process;

@@ -52,7 +52,7 @@ impl Opening<'_> {
             ));
         }
         let origin = Origin::from_number(block.horizon_origin).unwrap_or(Origin::External);
-        let index = Index::new(block.horizon, origin);
+        let index = Index::new(block.horizon, origin, block.base);
         let chain = segment.header.chain;
         let ordinal = index.push_segment(Arc::new(segment));
         Ok(Tail {

@@ -7,6 +7,7 @@ mod adopt;
 mod faults;
 mod fuzz;
 mod histories;
+mod differential;
 mod power;
 mod processes;
 mod record;
@@ -39,6 +40,8 @@ pub enum Soak {
     Histories(Span),
     /// Orders of the steps of several processes, drawn by shuttle
     Schedules(Span),
+    /// Random SQL on stock SQLite and on Tideline, side by side: both say the same
+    Differential(Span),
     /// A large database: adopted, worked on, shipped, closed and opened again; stock SQLite says what is right
     Adopt(adopt::Arguments),
     /// What the others have tried and found so far
@@ -72,6 +75,10 @@ pub fn run(workspace: &Workspace, what: &Soak) -> Result<()> {
             histories::run(workspace, span)
         }
         Soak::Schedules(span) => schedules::run(workspace, span),
+        Soak::Differential(span) => {
+            build(workspace)?;
+            differential::run(workspace, span)
+        }
         Soak::Adopt(arguments) => {
             build(workspace)?;
             adopt::run(workspace, arguments)
