@@ -54,7 +54,6 @@ impl Store {
         let block = self.read_superblock()?;
         let base = block.base;
         // What others have committed, and folded, counts: an older image of the page is in the journal as well.
-        self.catch_up(base.lsn)?;
         let index = self.current()?;
         if self.control.fold_target() > base.lsn || page > base.size {
             // One that died; the next fold writes its pages again.

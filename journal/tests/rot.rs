@@ -213,6 +213,8 @@ fn trial(life: &Life, moment: &Moment, files: &Files, path: &str, what: &str) ->
                     | Code::Diverged
                     | Code::Format
                     | Code::NotADatabase
+                    // Byte 18 of the base says which formats may write it.
+                    | Code::Denied
             );
             assert!(clear || busy, "{what}: {e}");
             return "refused";

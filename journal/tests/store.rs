@@ -195,6 +195,27 @@ fn compaction_changes_no_content() {
 }
 
 #[test]
+fn a_process_that_has_read_nothing_of_what_another_one_folded_drops_history() {
+    let disk = SimDisk::new();
+    let store = open(&disk.process()).unwrap();
+    let mut session = Session::new(Arc::clone(&store)).unwrap();
+    let (mut model, mut rng) = (Model::default(), Rng(30));
+    commit(&mut session, &mut model, &Model::default().change(&mut rng), Durability::Process).unwrap();
+    let other = open(&disk.process()).unwrap();
+    assert!(other.log().unwrap().len() == 1);
+    for _ in 0..40 {
+        let change = model.change(&mut rng);
+        commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+    }
+    assert_eq!(store.fold().unwrap(), Lsn::new(41));
+    other.set_retention(Retention::Lsns(5)).unwrap();
+    for store in [&store, &other, &open(&disk.process()).unwrap()] {
+        assert_eq!(read(store).unwrap().1, model);
+        assert!(store.verify().unwrap().is_empty());
+    }
+}
+
+#[test]
 fn the_horizon_of_one_process_minds_what_another_one_compacted() {
     let disk = SimDisk::new();
     let store = open(&disk.process()).unwrap();

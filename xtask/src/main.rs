@@ -9,10 +9,12 @@
 //! | `symbols` | what the shared library exports, wants and links |
 //! | `sqlite-tests` | SQLite's own tests, with Tideline as the default VFS |
 //! | `soak` | tests that take as long as one lets them; what they tried and found is in `docs/soak` |
+//! | `canaries` | breaks the store in many small ways, and sees whether the simulated disk finds each |
 //! | `sqlite-source` | SQLite's own source tree, from Debian's source package |
 //! | `speedtest1` | SQLite's speedtest1, stock WAL and Tideline side by side |
 //! | `ci` | all that `.ci/run` does |
 
+mod canaries;
 mod ci;
 mod demo;
 mod dist;
@@ -76,6 +78,12 @@ enum Command {
     /// Runs a test that takes as long as one lets it
     #[command(subcommand)]
     Soak(soak::Soak),
+    /// Breaks the store in many small ways, and sees whether the simulated disk finds each
+    Canaries {
+        /// Those whose names contain this
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Fetches SQLite's source tree, and prints its folder
     SqliteSource,
     /// Runs SQLite's speedtest1, stock WAL and Tideline side by side
@@ -97,6 +105,7 @@ fn run(command: Command) -> Result<()> {
         Command::Symbols => symbols::check(&workspace.dist()),
         Command::SqliteTests(arguments) => sqlite_tests::run(&workspace, &arguments),
         Command::Soak(what) => soak::run(&workspace, &what),
+        Command::Canaries { only } => canaries::run(&workspace, only.as_deref()),
         Command::SqliteSource => {
             println!("{}", sqlite_source::fetch(&workspace)?.display());
             Ok(())

@@ -79,6 +79,7 @@ impl Store {
     /// As [`Store::whole`].
     pub(crate) fn current(&self) -> Result<Arc<Index>> {
         let mut tail = self.tail.lock();
+        self.catch_up_tail(&mut tail, self.control.appended())?;
         let first = self.read_superblock()?.first_segment;
         if !tail.index.whole || self.first_segment.load(Ordering::Relaxed) != first {
             self.read_anew(&mut tail)?;

@@ -4,10 +4,10 @@
 //! ([`record`]); each has a short part of it among the tests.
 
 mod adopt;
+mod differential;
 mod faults;
 mod fuzz;
 mod histories;
-mod differential;
 mod power;
 mod processes;
 mod record;
