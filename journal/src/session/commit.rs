@@ -17,6 +17,7 @@ use crate::format::{
 };
 use crate::hash::{HEADER_LEN as PAGE_HEADER_LEN, SERVED, mix, page_hash, zero_hash};
 use crate::lsn::{Lsn, LsnRange};
+use crate::segment::Segment;
 use crate::session::{Durability, Session};
 use crate::snapshot::Snapshot;
 use crate::state::{Counters, State, later, lock_page, page_size_of, size_of};
@@ -73,16 +74,18 @@ impl Session {
         // Everything before it, so that it can be reached after a crash; the marker, so that nobody
         // takes the super-journal for done with; the body; and the record, which asks for it.
         store.make_durable_as(store.control.appended(), true)?;
+        // One that failed may have lost a seal, and another proves nothing.
+        let sync = |segment: &Segment| segment.sync().inspect_err(|_| store.control.poison());
         crate::prepared::put_marker(&*store.disk, &store.path, &super_journal)?;
         if let Some(segment) = store.tail.lock().index.predecessor(&overlay.segment, overlay.start) {
-            segment.sync()?;
+            sync(segment)?;
         }
-        overlay.segment.sync()?;
+        sync(&overlay.segment)?;
         store.control.set_pending(true);
         prepared.decided_elsewhere = true;
         overlay
             .write_through(overlay.start + prepared.header.record(), &prepared.record.encode_prepared())?;
-        overlay.segment.sync()
+        sync(&overlay.segment)
     }
 
     /// Undoes what [`Session::sync_prepared`] did, so that the entry never counts.
