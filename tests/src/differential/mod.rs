@@ -1,11 +1,11 @@
 //! The same SQL on stock SQLite and on Tideline, side by side, and what both say compared.
 //!
-//! An [`Author`] writes steps at random; a [`Play`] does each on both sides, in one thread, so that everything is
+//! An `Author` writes steps at random; a `Play` does each on both sides, in one thread, so that everything is
 //! decided by the seed. Rows, codes, messages, counts and the state of the transaction are the same after each step,
 //! and so is all that the databases hold at the end, down to the pages that the b-trees take. When something differs,
 //! the steps are played again with some left out, for as long as it still does.
 //!
-//! Where Tideline deliberately differs, a [`Step`](step::Step) has a text for either side, or says that its rows
+//! Where Tideline deliberately differs, a `Step` has a text for either side, or says that its rows
 //! aren't compared; the reasons are there.
 
 mod answer;
