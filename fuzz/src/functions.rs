@@ -24,7 +24,7 @@ use rusqlite::{Connection, OpenFlags, ToSql, ffi, params_from_iter};
 use crate::budget::within;
 use crate::pages::Files;
 use crate::place;
-use crate::value::pick;
+use crate::value::{self, pick};
 
 /// Steps of a plan that are done, and arguments of a call.
 const STEPS: usize = 10;
@@ -220,10 +220,7 @@ impl ToSql for Owned {
 
 /// The plan that an input stands for, for reading.
 pub fn describe(data: &[u8]) -> String {
-    match Plan::arbitrary_take_rest(Unstructured::new(data)) {
-        Ok(plan) => format!("{plan:#?}"),
-        Err(e) => format!("nothing: {e}"),
-    }
+    value::describe::<Plan>(data)
 }
 
 /// Runs one input; returns what happened, in short.

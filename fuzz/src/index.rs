@@ -20,7 +20,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use tideline_journal::probe::{Probe, Pushed, Reading, Shrinking, Version};
 
 use crate::budget::within;
-use crate::value::{Value, pick};
+use crate::value::{self, Value, pick};
 
 /// Steps of a plan, and rows of an entry.
 const STEPS: usize = 48;
@@ -59,10 +59,7 @@ struct Entry {
 
 /// The plan that an input stands for, for reading.
 pub fn describe(data: &[u8]) -> String {
-    match Plan::arbitrary_take_rest(Unstructured::new(data)) {
-        Ok(plan) => format!("{plan:#?}"),
-        Err(e) => format!("nothing: {e}"),
-    }
+    value::describe::<Plan>(data)
 }
 
 /// Runs one input; returns what happened, in short.

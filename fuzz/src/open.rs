@@ -165,14 +165,14 @@ impl<'a> Judge<'a> {
             Ok((_, Ok(_))) => " again",
             _ => " lost",
         };
-        if let (true, Some(seen), Some((lsn, content))) = (self.strict, seen, after) {
-            if seen.sound {
-                let (_, found) = again.unwrap_or_else(|e| panic!("a sound store doesn't open again: {e}"));
-                let found = found.unwrap_or_else(|e| panic!("a sound store can't be read again: {e}"));
-                assert_eq!(found.lsn, lsn, "a commit is there after another opening");
-                assert!(found.content == content, "a commit is there after another opening");
-                assert!(found.sound, "a sound store stays sound");
-            }
+        if let (true, Some(seen), Some((lsn, content))) = (self.strict, seen, after)
+            && seen.sound
+        {
+            let (_, found) = again.unwrap_or_else(|e| panic!("a sound store doesn't open again: {e}"));
+            let found = found.unwrap_or_else(|e| panic!("a sound store can't be read again: {e}"));
+            assert_eq!(found.lsn, lsn, "a commit is there after another opening");
+            assert!(found.content == content, "a commit is there after another opening");
+            assert!(found.sound, "a sound store stays sound");
         }
         trail
     }

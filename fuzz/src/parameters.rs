@@ -19,7 +19,7 @@ use memmap2::MmapMut;
 use tideline_journal::{Code, Error};
 
 use crate::place;
-use crate::value::pick;
+use crate::value::{self, pick};
 
 /// Parameters of a plan.
 const PARAMETERS: usize = 24;
@@ -104,10 +104,7 @@ impl Word {
 
 /// The plan that an input stands for, for reading.
 pub fn describe(data: &[u8]) -> String {
-    match Plan::arbitrary_take_rest(Unstructured::new(data)) {
-        Ok(plan) => format!("{plan:#?}"),
-        Err(e) => format!("nothing: {e}"),
-    }
+    value::describe::<Plan>(data)
 }
 
 /// Runs one input; returns what happened, in short.

@@ -20,7 +20,7 @@ use crate::blob::{Blob, Edit, MAGIC, Repair, Scratch, field};
 use crate::budget::within;
 use crate::pages::{Content, Rng, commit, content, load, open, random_change, total};
 use crate::replicas::{Fixture, Given, Replica, fixture};
-use crate::value::pick;
+use crate::value::{self, pick};
 
 const SEED: u64 = 2;
 /// Steps of a plan that are done.
@@ -56,10 +56,7 @@ pub fn describe(data: &[u8]) -> String {
     if data.starts_with(MAGIC) {
         return format!("{} bytes that begin like a blob", data.len());
     }
-    match Plan::arbitrary_take_rest(Unstructured::new(data)) {
-        Ok(plan) => format!("{plan:#?}"),
-        Err(e) => format!("nothing: {e}"),
-    }
+    value::describe::<Plan>(data)
 }
 
 /// Runs one input; returns what happened, in short.

@@ -1,6 +1,14 @@
 //! Little-endian numbers in byte strings, and what an input may put in their place.
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Unstructured};
+
+/// What an input says, to be read.
+pub fn describe<'a, P: Arbitrary<'a> + std::fmt::Debug>(data: &'a [u8]) -> String {
+    match P::arbitrary_take_rest(Unstructured::new(data)) {
+        Ok(plan) => format!("{plan:#?}"),
+        Err(e) => format!("nothing: {e}"),
+    }
+}
 
 /// What becomes of a number.
 #[derive(Arbitrary, Clone, Copy, Debug)]

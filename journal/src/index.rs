@@ -9,12 +9,9 @@
 //! 2. `newest[p]` leads to a chain of versions of p with falling LSNs.
 //! 3. An entry is pushed before its versions, and `applied` moves after both.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::format::{EntryHeader, Kind, Origin, ROW_LEN, Row, SEGMENT_HEADER_LEN, SegmentKind};
@@ -136,8 +133,6 @@ pub(crate) struct Index {
     newest: [OnceLock<Box<[OnceLock<Branch>]>>; TOP],
     segments: Appended<OnceLock<Arc<Segment>>>,
     segment_count: AtomicU32,
-    /// Numbers of the segments.
-    numbers: Mutex<HashSet<u32>>,
     applied: AtomicU64,
 }
 
@@ -164,7 +159,6 @@ impl Index {
             newest: [const { OnceLock::new() }; TOP],
             segments: Appended::new(),
             segment_count: AtomicU32::new(0),
-            numbers: Mutex::default(),
             applied: AtomicU64::new(origin.lsn.get()),
         }
     }
@@ -202,7 +196,6 @@ impl Index {
     pub fn push_segment(&self, segment: Arc<Segment>) -> u32 {
         let ordinal = self.segment_count.load(Ordering::Relaxed);
         assert!(ordinal < 1 << SEGMENT_BITS, "a store has fewer segments than this");
-        self.numbers.lock().insert(segment.header.number);
         assert!(self.segments.slot(ordinal as usize).set(segment).is_ok(), "one thread appends");
         self.segment_count.store(ordinal + 1, Ordering::Release);
         ordinal
@@ -210,7 +203,7 @@ impl Index {
 
     /// True if the segment with this number is in the index.
     pub fn has_segment(&self, number: u32) -> bool {
-        self.numbers.lock().contains(&number)
+        self.segments().any(|segment| segment.header.number == number)
     }
 
     pub fn entry_count(&self) -> u32 {

@@ -42,7 +42,7 @@ impl Opening<'_> {
         if resting && Mark::of(&header) != block.rest && !self.knows_first_page(&block)? {
             return Err(self.refuse(Code::Damaged, "has another size in its header, though no change counter has moved; restore from a backup, or move the side folder away to go on with this file alone")); // R6
         }
-        let rest = if is_at_rest(&block, len, &header) { self.leave_history(&block)? } else { None };
+        let rest = if resting { self.leave_history(&block)? } else { None };
         let (mut tail, left) = match rest {
             Some((tail, largest)) => (tail, Some(largest)),
             None => (self.start(&block)?, None),
@@ -143,7 +143,7 @@ impl Opening<'_> {
             return Ok(None);
         }
         let mut largest = 0;
-        for name in self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))? {
+        for name in self.names()? {
             match Name::parse(&name) {
                 Some(Name::Spare(..) | Name::NewKept(_)) => return Ok(None),
                 name => largest = largest.max(name.and_then(|name| name.segment()).unwrap_or(0)),
@@ -152,16 +152,20 @@ impl Opening<'_> {
         Ok(Some((tail, largest)))
     }
 
+    /// Names of the files in the side folder.
+    fn names(&self) -> Result<Vec<String>> {
+        self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))
+    }
+
     /// The largest number that a segment has.
     fn largest(&self) -> Result<u32> {
-        let names = self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))?;
-        Ok(names.iter().filter_map(|name| Name::parse(name)?.segment()).max().unwrap_or(0))
+        Ok(self.names()?.iter().filter_map(|name| Name::parse(name)?.segment()).max().unwrap_or(0))
     }
 
     /// Newest LSN of which a segment's header says that it was on the disk.
     fn claimed(&self, block: &Superblock) -> Result<Lsn> {
         let mut claimed = Lsn::ZERO;
-        for name in self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))? {
+        for name in self.names()? {
             let Some(Name::Segment(number)) = Name::parse(&name) else { continue };
             match Segment::open(self.disk, self.side.join(&name), How::Read) {
                 Ok(segment) if segment.header.number == number && segment.header.lineage == block.lineage => {
@@ -201,7 +205,7 @@ impl Opening<'_> {
     /// Returns the largest number of a segment that was there.
     pub(crate) fn clean(&self, block: &Superblock, tail: &Tail) -> Result<u32> {
         let mut largest = 0;
-        for name in self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))? {
+        for name in self.names()? {
             let parsed = Name::parse(&name);
             largest = largest.max(parsed.as_ref().and_then(|name| name.segment()).unwrap_or(0));
             let needed = match parsed {
@@ -227,7 +231,7 @@ impl Opening<'_> {
             self.disk.remove(&self.side.join(&superblock)).at(|| format!("removing {superblock}"))?;
         }
         self.disk.sync_dir(self.side).at(|| format!("syncing {}", self.side.display()))?;
-        for name in self.disk.list(self.side).at(|| format!("listing {}", self.side.display()))? {
+        for name in self.names()? {
             if matches!(
                 Name::parse(&name),
                 Some(

@@ -5,13 +5,12 @@
 
 mod common;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use common::machine::{Books, Machine, PATHS};
-use common::{Model, Rng, commit, options, read, setting};
-use tideline_journal::disk::{Disk, FaultKind, SimDisk};
-use tideline_journal::{Code, Durability, Result, Session, Store};
+use common::{Model, go_on_with, open_at, read, setting};
+use tideline_journal::disk::{FaultKind, SimDisk};
+use tideline_journal::{Code, Lsn, Result};
 
 /// Things that a script does.
 const WORK: u64 = 36;
@@ -53,16 +52,11 @@ fn undisturbed(script: u64) -> (u64, Books) {
 /// Opens both databases, compares, and goes on with them. `certain` is what each must have at least.
 fn check(disk: &Arc<SimDisk>, books: &Books, certain: [usize; 2], what: &str) {
     let process = disk.process();
-    let open = |which: usize, when: &str| {
-        let disk: Arc<dyn Disk> = Arc::clone(&process) as Arc<dyn Disk>;
-        Store::open(disk, Path::new(PATHS[which]), options())
-            .unwrap_or_else(|e| panic!("{what}{when}: {}: {e}", PATHS[which]))
-    };
-    let see = |store: &Arc<Store>, when: &str| read(store).unwrap_or_else(|e| panic!("{what}{when}: {e}"));
-    let stores = [open(0, ""), open(1, "")];
+    let open = |path: &str| open_at(&process, path).unwrap_or_else(|e| panic!("{what}: {path}: {e}"));
+    let stores = PATHS.map(open);
     let mut found = [(0, Model::default()), (0, Model::default())];
     for which in 0..2 {
-        let (lsn, model) = see(&stores[which], "");
+        let (lsn, model) = read(&stores[which]).unwrap_or_else(|e| panic!("{what}: {e}"));
         let (lsn, models) = (lsn.get() as usize, &books.books[which].models);
         assert!(
             lsn >= certain[which] && lsn < models.len(),
@@ -75,22 +69,8 @@ fn check(disk: &Arc<SimDisk>, books: &Books, certain: [usize; 2], what: &str) {
         found[which] = (lsn, model);
     }
     books.pairs_are_whole([found[0].0, found[1].0]);
-    for (store, (lsn, mut model)) in stores.into_iter().zip(found) {
-        let findings = store.verify().unwrap_or_else(|e| panic!("{what}: {e}"));
-        assert!(findings.is_empty(), "{what}: {findings:?}");
-        let mut session = Session::new(Arc::clone(&store)).unwrap();
-        let change = model.change(&mut Rng(lsn as u64));
-        let next = commit(&mut session, &mut model, &change, Durability::Process);
-        let next = next.unwrap_or_else(|e| panic!("{what}: {e}"));
-        assert_eq!(next.get() as usize, lsn + 1, "{what}");
-        drop(session);
-        store.close().unwrap_or_else(|e| panic!("{what}: {e}"));
-        let which = usize::from(store.path() == Path::new(PATHS[1]));
-        assert_eq!(
-            see(&open(which, ", after closing"), ", after closing"),
-            (next, model),
-            "{what}: after closing"
-        );
+    for (store, (lsn, model)) in stores.into_iter().zip(found) {
+        go_on_with(&process, store, Lsn::new(lsn as u64), model, what);
     }
 }
 
@@ -115,8 +95,7 @@ fn a_power_cut_anywhere_leaves_what_was_durable() {
                     let process = after.process();
                     after.cut_at((script + step) % 23);
                     for path in PATHS {
-                        let disk: Arc<dyn Disk> = Arc::clone(&process) as Arc<dyn Disk>;
-                        if let Ok(store) = Store::open(disk, Path::new(path), options()) {
+                        if let Ok(store) = open_at(&process, path) {
                             drop(store.close());
                         }
                     }

@@ -8,7 +8,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Change, Model, Rng, commit, open, read, setting};
+use common::{Change, Model, Rng, commit, go_on_with, open, read, setting};
 use tideline_journal::disk::{SimDisk, SimProcess};
 use tideline_journal::{Durability, Lsn, Result, Retention, Session};
 
@@ -94,19 +94,7 @@ fn check(disk: &Arc<SimDisk>, history: &History, what: &str) {
         history.models.len() - 1
     );
     assert_eq!(model, history.models[found], "{what}: LSN {found}");
-    let findings = store.verify().unwrap_or_else(|e| panic!("{what}: {e}"));
-    assert!(findings.is_empty(), "{what}: {findings:?}");
-    let mut session = Session::new(Arc::clone(&store)).unwrap();
-    let mut model = model;
-    let change = model.change(&mut Rng(lsn.get()));
-    let next = commit(&mut session, &mut model, &change, Durability::Process);
-    let next = next.unwrap_or_else(|e| panic!("{what}: {e}"));
-    assert_eq!(next, lsn.next(), "{what}");
-    drop(session);
-    store.close().unwrap_or_else(|e| panic!("{what}: {e}"));
-    let store = open(&process).unwrap_or_else(|e| panic!("{what}, after closing: {e}"));
-    let found = read(&store).unwrap_or_else(|e| panic!("{what}, after closing: {e}"));
-    assert_eq!(found, (next, model), "{what}: after closing");
+    go_on_with(&process, store, lsn, model, what);
 }
 
 #[test]

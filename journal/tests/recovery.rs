@@ -67,14 +67,8 @@ fn newer_slot(store: &[u8]) -> usize {
 
 /// A plain database where the base belongs, made without Tideline.
 fn plain(process: &SimProcess, size: u32, counter: u32) -> Model {
-    let mut model = Model { size, ..Model::default() };
-    let mut bytes = Vec::new();
-    for page in 1..=size {
-        model.fills.insert(page, u64::from(page) * 11);
-        bytes.extend(common::image(page, u64::from(page) * 11, size, counter));
-    }
-    put(process, PATH, &bytes);
-    process.sync_dir(Path::new("/")).unwrap();
+    let model = common::plain(size);
+    common::put_plain(process, PATH, &model, counter).unwrap();
     model
 }
 

@@ -14,11 +14,15 @@ sweep(faulty(library), int(seed), int(attempts))
 const FEW: &str = "1";
 const MANY: &str = "12";
 
+/// The path of the library that makes calls fail.
+fn faulty() -> Option<String> {
+    Some(faults_library()?.to_str().expect("a path in text").to_owned())
+}
+
 #[test]
 fn whatever_fails_is_told_and_nothing_that_was_committed_is_lost() {
-    let Some(library) = faults_library() else { return };
-    let library = library.to_str().expect("a path in text");
-    println!("{}", python(&Scratch::new(), SWEEP, &[library, "0", FEW]).ok());
+    let Some(library) = faulty() else { return };
+    println!("{}", python(&Scratch::new(), SWEEP, &[&library, "0", FEW]).ok());
 }
 
 /// A medium that can't be read. With `mmap_size=0` pages are read by system calls, which say so; behind a mapping nobody
@@ -74,16 +78,14 @@ work.judge(False)
 
 #[test]
 fn a_medium_that_cannot_be_read_is_an_error_where_nothing_is_mapped() {
-    let Some(library) = faults_library() else { return };
-    let library = library.to_str().expect("a path in text");
+    let Some(library) = faulty() else { return };
     Host::each(|host, scratch| {
-        host.python(scratch, UNREADABLE, &[library]).ok();
+        host.python(scratch, UNREADABLE, &[&library]).ok();
     });
 }
 
 /// A commit over two databases of which each call fails in turn. SQLite hears of nothing behind the deletion of its
-/// super-journal; whatever COMMIT said is what both databases have, at once and after all have closed them, except that a
-/// database that can't write it down may have to be opened again.
+/// super-journal; whatever COMMIT said is what both databases have, at once and after all have closed them.
 const TOGETHER: &str = r#"
 from faults import *
 calls = faulty(sys.argv[1])
@@ -132,10 +134,9 @@ assert db.execute("SELECT * FROM tide_verify").fetchall() == []
 
 #[test]
 fn a_commit_over_databases_is_what_it_was_said_to_be() {
-    let Some(library) = faults_library() else { return };
-    let library = library.to_str().expect("a path in text");
+    let Some(library) = faulty() else { return };
     Host::each(|host, scratch| {
-        host.python(scratch, TOGETHER, &[library]).ok();
+        host.python(scratch, TOGETHER, &[&library]).ok();
     });
 }
 
@@ -167,9 +168,8 @@ assert 1 < n < 19, n
 
 #[test]
 fn a_compaction_that_fails_is_done_again() {
-    let Some(library) = faults_library() else { return };
-    let library = library.to_str().expect("a path in text");
-    python(&Scratch::new(), COMPACTED, &[library]).ok();
+    let Some(library) = faulty() else { return };
+    python(&Scratch::new(), COMPACTED, &[&library]).ok();
 }
 
 /// A rollback whose writes fail, of a transaction that the pager had to write in part, and one that goes on.
@@ -201,20 +201,18 @@ for fault in [errno.EACCES, errno.ENOSPC]:
 
 #[test]
 fn a_rollback_that_fails_is_made_up_for() {
-    let Some(library) = faults_library() else { return };
-    let library = library.to_str().expect("a path in text");
+    let Some(library) = faulty() else { return };
     Host::each(|host, scratch| {
-        host.python(scratch, FAILED_ROLLBACK, &[library]).ok();
+        host.python(scratch, FAILED_ROLLBACK, &[&library]).ok();
     });
 }
 
 #[test]
 #[ignore = "takes minutes; `cargo xtask soak faults`"]
 fn soak() {
-    let Some(library) = faults_library() else { return };
-    let library = library.to_str().expect("a path in text");
+    let Some(library) = faulty() else { return };
     let seed = std::env::var("TIDELINE_SEED").unwrap_or_else(|_| "0".into());
     for host in [Host::System, Host::Bundled] {
-        println!("{}", host.python(&Scratch::new(), SWEEP, &[library, &seed, MANY]).ok());
+        println!("{}", host.python(&Scratch::new(), SWEEP, &[&library, &seed, MANY]).ok());
     }
 }

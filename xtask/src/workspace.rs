@@ -82,6 +82,12 @@ pub fn output(command: &mut Command) -> Result<String> {
     }
 }
 
+/// What each panic in the output of a program says, which is in the line behind its place.
+pub fn panics(text: &str) -> impl Iterator<Item = &str> {
+    let behind = text.lines().zip(text.lines().skip(1));
+    behind.filter(|(place, _)| place.contains("panicked at")).map(|(_, told)| told)
+}
+
 /// What a test runner said.
 pub struct Verdict {
     /// Did it end well?

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tideline_journal::disk::{Disk, How, SimDisk, SimProcess};
 use tideline_journal::{Code, Durability, Error, Lsn, LsnRange, Options, Result, Retention, Session, Store};
 
-use super::{Change, Model, Rng, image, options, read, read_at, write};
+use super::{Change, Model, Rng, options, plain, put_plain, read, read_at, write};
 
 /// Where the two databases are.
 pub const PATHS: [&str; 2] = ["/a.db", "/b.db"];
@@ -33,6 +33,13 @@ impl Book {
 
     fn head(&self) -> usize {
         self.models.len() - 1
+    }
+
+    /// Somebody tries to commit this on top.
+    fn try_commit(&mut self, change: &Change) {
+        let mut after = self.newest().clone();
+        after.apply(change);
+        self.models.push(after);
     }
 
     /// Takes what was found for what is so. What was committed must be there; what was only tried may be.
@@ -109,19 +116,6 @@ pub struct Machine {
     alone: bool,
 }
 
-/// Writes a plain database, as stock SQLite leaves it, or changes it behind our back.
-fn put_plain(process: &SimProcess, path: &str, model: &Model, counter: u32) -> std::io::Result<()> {
-    let file = process.open(Path::new(path), How::Create)?;
-    let mut bytes = Vec::new();
-    for page in 1..=model.size {
-        bytes.extend(image(page, model.fills[&page], model.size, counter));
-    }
-    file.set_len(bytes.len() as u64)?;
-    file.write_at(&bytes, 0)?;
-    file.sync()?;
-    process.sync_dir(Path::new("/"))
-}
-
 impl Machine {
     /// One whose first database may be a plain one at the beginning.
     pub fn new(disk: &Arc<SimDisk>, seed: u64) -> Machine {
@@ -137,8 +131,7 @@ impl Machine {
             book.models.push(Model::default());
         }
         if machine.rng.below(3) == 0 {
-            let mut model = Model { size: 3 + machine.rng.below(6) as u32, ..Model::default() };
-            model.fills = (1..=model.size).map(|page| (page, u64::from(page) * 11)).collect();
+            let model = plain(3 + machine.rng.below(6) as u32);
             machine.foreign(|process| put_plain(process, PATHS[0], &model, 7));
             machine.books.books[0].models.push(model);
             machine.books.books[0].durable = 1;
@@ -290,10 +283,8 @@ impl Machine {
         self.note("commits");
         let (mut model, change) = self.change(which);
         let durability = self.durability();
-        let mut after = model.clone();
-        after.apply(&change);
         let book = &mut self.books.books[which];
-        book.models.push(after);
+        book.try_commit(&change);
         let head = book.head();
         let lsn = super::commit(&mut self.host(number).sessions[which], &mut model, &change, durability)?;
         assert_eq!(lsn.get() as usize, head);
@@ -324,10 +315,8 @@ impl Machine {
         self.note("pairs");
         let changes = [self.change(0), self.change(1)];
         let durability = self.durability();
-        for (book, (model, change)) in self.books.books.iter_mut().zip(&changes) {
-            let mut after = model.clone();
-            after.apply(change);
-            book.models.push(after);
+        for (book, (_, change)) in self.books.books.iter_mut().zip(&changes) {
+            book.try_commit(change);
         }
         self.books.pairs.push([self.books.books[0].head(), self.books.books[1].head()]);
         // Its name is new each time: a transaction that couldn't be undone waits for the one that it was named.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use tideline_journal::disk::{Disk, SimProcess};
+use tideline_journal::disk::{Disk, How, SimProcess};
 use tideline_journal::{Clock, Durability, Lsn, Options, Result, Session, Store};
 
 /// Size of the pages in these tests, in bytes.
@@ -30,8 +30,47 @@ pub fn options() -> Options {
 }
 
 pub fn open(disk: &Arc<SimProcess>) -> Result<Arc<Store>> {
+    open_at(disk, PATH)
+}
+
+pub fn open_at(disk: &Arc<SimProcess>, path: &str) -> Result<Arc<Store>> {
     let disk: Arc<dyn Disk> = Arc::clone(disk) as Arc<dyn Disk>;
-    Store::open(disk, Path::new(PATH), options())
+    Store::open(disk, Path::new(path), options())
+}
+
+/// Goes on with a store that was found sound, at `lsn` and with `model`: checks it, commits, closes, and opens it again.
+pub fn go_on_with(process: &Arc<SimProcess>, store: Arc<Store>, lsn: Lsn, mut model: Model, what: &str) {
+    let findings = store.verify().unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert!(findings.is_empty(), "{what}: {findings:?}");
+    let mut session = Session::new(Arc::clone(&store)).unwrap();
+    let change = model.change(&mut Rng(lsn.get()));
+    let next = commit(&mut session, &mut model, &change, Durability::Process);
+    let next = next.unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert_eq!(next, lsn.next(), "{what}");
+    drop(session);
+    store.close().unwrap_or_else(|e| panic!("{what}: {e}"));
+    let path = store.path().to_str().unwrap();
+    let again = open_at(process, path).unwrap_or_else(|e| panic!("{what}, after closing: {e}"));
+    let found = read(&again).unwrap_or_else(|e| panic!("{what}, after closing: {e}"));
+    assert_eq!(found, (next, model), "{what}: after closing");
+}
+
+/// A database of so many pages that nobody of ours has written.
+pub fn plain(size: u32) -> Model {
+    Model { size, fills: (1..=size).map(|page| (page, u64::from(page) * 11)).collect() }
+}
+
+/// Writes a database as stock SQLite leaves it, durably.
+pub fn put_plain(process: &SimProcess, path: &str, model: &Model, counter: u32) -> std::io::Result<()> {
+    let file = process.open(Path::new(path), How::Create)?;
+    let mut bytes = Vec::new();
+    for page in 1..=model.size {
+        bytes.extend(image(page, model.fills[&page], model.size, counter));
+    }
+    file.set_len(bytes.len() as u64)?;
+    file.write_at(&bytes, 0)?;
+    file.sync()?;
+    process.sync_dir(Path::new("/"))
 }
 
 /// What the environment says of a number, or the default.

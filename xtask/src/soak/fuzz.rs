@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::record::{self, Outcome, Span};
 use crate::fuzz;
-use crate::workspace::{Result, Workspace};
+use crate::workspace::{Result, Workspace, panics};
 
 /// How long each target runs in a round, in seconds.
 const ROUND: u32 = 120;
@@ -61,12 +61,14 @@ fn executions(text: &str) -> Option<u64> {
 /// Why it crashed, and the name of the input that it left.
 fn crash(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    // What a panic says is in the line behind the place.
-    let panic = lines.iter().position(|line| line.contains("panicked at")).and_then(|at| lines.get(at + 1));
-    let summary =
-        || lines.iter().find(|line| line.starts_with("memory allocation of") || line.starts_with("SUMMARY:"));
-    let last = || lines.iter().rev().find(|line| !line.trim().is_empty());
-    let told = panic.or_else(summary).or_else(last).map_or("it failed, and says nothing", |line| line.trim());
+    let summarises = |line: &&str| line.starts_with("memory allocation of") || line.starts_with("SUMMARY:");
+    let summary = || lines.iter().copied().find(summarises);
+    let last = || lines.iter().copied().rev().find(|line| !line.trim().is_empty());
+    let told = panics(text)
+        .next()
+        .or_else(summary)
+        .or_else(last)
+        .map_or("it failed, and says nothing", |line| line.trim());
     let input = lines.iter().find_map(|line| line.split_once("Test unit written to ")?.1.rsplit('/').next());
     let told = told.replace('\t', " ");
     input.map_or_else(|| told.clone(), |input| format!("{told} ({input})"))

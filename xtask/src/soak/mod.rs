@@ -4,12 +4,8 @@
 //! ([`record`]); each has a short part of it among the tests.
 
 mod adopt;
-mod differential;
-mod faults;
 mod fuzz;
-mod histories;
 mod power;
-mod processes;
 mod record;
 mod report;
 mod rot;
@@ -19,9 +15,9 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use self::record::Span;
+use self::record::{Outcome, Span};
 use crate::workspace::{Result, Workspace, headline};
-use crate::{dist, tools};
+use crate::{dist, suite, tools};
 
 /// Those that there are.
 #[derive(Subcommand)]
@@ -59,25 +55,22 @@ pub fn run(workspace: &Workspace, what: &Soak) -> Result<()> {
         Soak::Power(span) => power::run(workspace, span),
         Soak::Fuzz(span) => fuzz::run(workspace, span),
         Soak::Processes(span) => {
-            build(workspace)?;
-            processes::run(workspace, span)
+            black_box(workspace, span, "processes", "bank", &[("TIDELINE_SOAK_SECONDS", "60")])
         }
         Soak::Faults(span) => {
-            build(workspace)?;
-            faults::run(workspace, span)
+            // A call that fails may be anywhere in a process that works for minutes.
+            black_box(workspace, span, "faults", "faults", &[("TIDELINE_TEST_SECONDS", "1800")])
         }
         Soak::Rot(span) => {
             build(workspace)?;
             rot::run(workspace, span)
         }
         Soak::Histories(span) => {
-            build(workspace)?;
-            histories::run(workspace, span)
+            black_box(workspace, span, "histories", "histories", &[("TIDELINE_SOAK_SECONDS", "60")])
         }
         Soak::Schedules(span) => schedules::run(workspace, span),
         Soak::Differential(span) => {
-            build(workspace)?;
-            differential::run(workspace, span)
+            black_box(workspace, span, "differential", "differential", &[("TIDELINE_PLAYS", "40")])
         }
         Soak::Adopt(arguments) => {
             build(workspace)?;
@@ -85,6 +78,29 @@ pub fn run(workspace: &Workspace, what: &Soak) -> Result<()> {
         }
         Soak::Report { write } => report::run(workspace, write.as_deref()),
     }
+}
+
+/// The soak `name`, a round of which is the part of the black-box test `test` that takes long, with these settings.
+fn black_box(
+    workspace: &Workspace,
+    span: &Span,
+    name: &str,
+    test: &str,
+    settings: &[(&str, &str)],
+) -> Result<()> {
+    build(workspace)?;
+    record::play(workspace, name, span, |seed| black_box_round(workspace, test, seed, settings))
+}
+
+fn black_box_round(
+    workspace: &Workspace,
+    test: &str,
+    seed: u64,
+    settings: &[(&str, &str)],
+) -> Result<Outcome> {
+    let mut command = suite::black_box(workspace, None);
+    command.args(["--test", test, "--", "--ignored", "--exact", "soak", "--nocapture"]);
+    record::program(command.env("TIDELINE_SEED", seed.to_string()).envs(settings.iter().copied()))
 }
 
 /// What the black-box tests need.

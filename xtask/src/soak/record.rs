@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use crate::workspace::{Result, Workspace, output};
+use crate::workspace::{Result, Workspace, output, panics};
 
 /// Folder of the logs, from the root.
 const FOLDER: &str = "docs/soak";
@@ -250,9 +250,8 @@ pub fn program(command: &mut Command) -> Result<Outcome> {
     }
     let lines: Vec<&str> = text.lines().collect();
     println!("{}", lines[lines.len().saturating_sub(LAST)..].join("\n"));
-    // What a panic says is in the line behind the place.
-    let told = lines.iter().position(|line| line.contains("panicked at")).and_then(|at| lines.get(at + 1));
-    let told = told.or_else(|| lines.iter().rev().find(|line| !line.trim().is_empty()));
+    let told = panics(&text).next();
+    let told = told.or_else(|| lines.iter().rev().find(|line| !line.trim().is_empty()).copied());
     let told = told.map_or_else(|| output.status.to_string(), |line| line.trim().replace('\t', " "));
     Ok(Outcome { tried, found: Some(told) })
 }

@@ -2,7 +2,6 @@
 //! `rot` of `journal`, and some through the library, by the black-box test of that name.
 
 use super::record::{self, Span};
-use crate::suite;
 use crate::workspace::{Result, Workspace};
 
 /// Bytes that change in a round, on the simulated disk.
@@ -19,10 +18,7 @@ pub fn run(workspace: &Workspace, span: &Span) -> Result<()> {
         if simulated.found.is_some() {
             return Ok(simulated);
         }
-        let mut command = suite::black_box(workspace, None);
-        command.args(["--test", "rot", "--", "--ignored", "--exact", "soak", "--nocapture"]);
-        command.env("TIDELINE_SEED", seed.to_string());
-        let mut real = record::program(&mut command)?;
+        let mut real = super::black_box_round(workspace, "rot", seed, &[])?;
         real.tried.add(&simulated.tried);
         Ok(real)
     })
