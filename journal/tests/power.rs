@@ -24,10 +24,12 @@ struct History {
 }
 
 /// Runs a workload until it ends or the power goes. Every other one changes the same two pages again and again, and
-/// keeps little of it: what a fold then needs on the disk is merged before.
+/// keeps little of it: what a fold then needs on the disk is merged before. Of the others half add pages and wait for
+/// nothing: a fold finds more segments that aren't on the disk than are synced for another reason, and nothing to merge.
 fn run(process: &Arc<SimProcess>, seed: u64, history: &mut History) -> Result<()> {
     let mut rng = Rng(seed);
     let hot = seed % 2 == 1;
+    let growing = seed % 4 == 2;
     history.models.push(Model::default());
     let other = process;
     for round in 0..3 {
@@ -40,14 +42,26 @@ fn run(process: &Arc<SimProcess>, seed: u64, history: &mut History) -> Result<()
         if hot && round != 1 {
             store.set_retention(Retention::Lsns(2 + rng.below(4)))?;
         }
+        if growing {
+            store.set_retention(Retention::Lsns(6))?;
+        }
         let mut session = Session::new(Arc::clone(&store))?;
         let mut model = read(&store)?.1;
-        for _ in 0..if hot { 24 } else { 4 + rng.below(10) } {
+        let commits = match (hot, growing) {
+            (true, _) => 24,
+            (_, true) => 13,
+            _ => 4 + rng.below(10),
+        };
+        for _ in 0..commits {
             let mut change: Change = model.change(&mut rng);
             if hot && model.size > 2 {
                 change = Change { fills: vec![(2 + rng.below(2) as u32, rng.next())], size: model.size };
             }
-            match rng.below(if hot { 40 } else { 10 }) {
+            if growing {
+                let size = model.size.max(1) + 14;
+                change = Change { fills: (size - 13..=size).map(|page| (page, rng.next())).collect(), size };
+            }
+            match rng.below(if hot || growing { 40 } else { 10 }) {
                 0 => {
                     // Rolled back after it was prepared: it must never appear.
                     common::write(&mut session, &model, &change)?;
@@ -63,8 +77,11 @@ fn run(process: &Arc<SimProcess>, seed: u64, history: &mut History) -> Result<()
                 }
                 _ => {}
             }
-            let durability =
-                if rng.below(if hot { 30 } else { 3 }) == 0 { Durability::Disk } else { Durability::Process };
+            let durability = if !growing && rng.below(if hot { 30 } else { 3 }) == 0 {
+                Durability::Disk
+            } else {
+                Durability::Process
+            };
             let mut after = model.clone();
             after.apply(&change);
             history.models.push(after);
