@@ -3,7 +3,7 @@
 
 use crate::disk::How;
 use crate::error::{At, Code, Error, Result};
-use crate::format::{Mark, Name, Superblock};
+use crate::format::{EntryHeader, HEADER_LEN, Mark, Name, Superblock};
 use crate::hashes::Hashes;
 use crate::lsn::Lsn;
 use crate::segment::Segment;
@@ -83,8 +83,11 @@ impl Opening<'_> {
         let head = tail.index.applied();
         // The base's entries were there before it, and those that history was given up for.
         let durable = block.durable.max(block.base.lsn).max(block.history);
-        // What segments behind a damaged place say counts as well.
-        let durable = if marked { durable.max(self.claimed(&block)?) } else { durable };
+        // What is said behind a damaged place counts as well.
+        let durable = match marked {
+            true => durable.max(self.claimed(&block)?).max(claimed_behind(&tail)?),
+            false => durable,
+        };
         if head < durable {
             return Err(Error::new(
                 Code::Damaged,
@@ -308,6 +311,23 @@ impl Opening<'_> {
         }
         self.begin(block)?.cleaned(self)
     }
+}
+
+/// Newest LSN of which an entry behind the end that the journal has says that it was on the disk. It was written under
+/// the epoch of the last entry, or of the one whose place the end is, as far as that can still be read.
+fn claimed_behind(tail: &Tail) -> Result<Lsn> {
+    let segment = tail.index.segment(tail.segment);
+    let mut encoded = [0; HEADER_LEN];
+    let mut epochs = Vec::new();
+    if segment.fill(tail.offset, &mut encoded)? {
+        epochs.push(EntryHeader::epoch_in(&encoded));
+    }
+    if let Some(last) = tail.index.entry_count().checked_sub(1).map(|n| tail.index.entry(n)) {
+        if tail.index.segment(last.segment).fill(last.offset, &mut encoded)? {
+            epochs.push(EntryHeader::epoch_in(&encoded));
+        }
+    }
+    segment.claimed_behind(tail.offset, &epochs)
 }
 
 /// True if a base that isn't marked is what it was when the last process closed it. Whoever changes it moves a counter;

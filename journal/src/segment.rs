@@ -8,10 +8,11 @@ use std::sync::atomic::AtomicBool;
 use crate::disk::{Disk, File, How};
 use crate::error::{At, Code, Error, Result};
 use crate::format::{
-    COMMIT_RECORD_LEN, CommitRecord, EntryHeader, HEADER_LEN, LONGEST, ROW_LEN, Row, SEGMENT_HEADER_LEN,
-    SegmentHeader, find_annotation,
+    COMMIT_RECORD_LEN, CommitRecord, ENTRY_ALIGN, EntryHeader, HEADER_LEN, LONGEST, ROW_LEN, Row,
+    SEGMENT_HEADER_LEN, SegmentHeader, find_annotation, round_up,
 };
 use crate::hash::page_hash;
+use crate::lsn::Lsn;
 use crate::state::lock_page;
 
 /// Largest page table and annotations that are read, in bytes: a damaged length asks for no more.
@@ -19,6 +20,9 @@ const TABLE_LIMIT: u64 = 1 << 37;
 
 /// Images begin at multiples of this many bytes.
 const IMAGE_ALIGN: u64 = 8;
+
+/// Bytes in which entries are looked for at a time.
+const SCANNED: u64 = 1 << 20;
 
 /// An open segment.
 pub(crate) struct Segment {
@@ -196,8 +200,41 @@ impl Segment {
         self.entry_with(offset, prev, CommitRecord::is_prepared)
     }
 
+    /// Newest LSN of which an entry says that it was on the disk: one that is whole, lies anywhere at or behind `offset`
+    /// and has one of these epochs. What an earlier life left has another, or knew of less.
+    pub fn claimed_behind(&self, offset: u64, epochs: &[u64]) -> Result<Lsn> {
+        let len = self.file.len().at(|| format!("reading {}", self.path.display()))?;
+        let mut claimed = Lsn::ZERO;
+        let mut at = round_up(offset, ENTRY_ALIGN);
+        // Bytes that only look like entries may ask for each other's again and again.
+        let mut patience = len;
+        while at + HEADER_LEN as u64 <= len {
+            let part = self.bytes(at, (len - at).min(SCANNED) as usize)?;
+            for (n, bytes) in part.chunks(ENTRY_ALIGN as usize).enumerate() {
+                let here = at + n as u64 * ENTRY_ALIGN;
+                if !EntryHeader::begins(bytes) {
+                    continue;
+                }
+                let mut encoded = [0; HEADER_LEN];
+                let header = match self.fill(here, &mut encoded)? {
+                    true => EntryHeader::decode(&encoded),
+                    false => None,
+                };
+                let news = |header: &EntryHeader| epochs.contains(&header.epoch) && header.durable > claimed;
+                let Some(header) = header.filter(news) else { continue };
+                let Some(left) = patience.checked_sub(header.table_len()) else { return Ok(claimed) };
+                patience = left;
+                if self.entry(here, header.prev)?.is_some() {
+                    claimed = header.durable;
+                }
+            }
+            at += part.len() as u64;
+        }
+        Ok(claimed)
+    }
+
     /// Fills `to` from `offset`; false if the file ends before.
-    fn fill(&self, offset: u64, to: &mut [u8]) -> Result<bool> {
+    pub fn fill(&self, offset: u64, to: &mut [u8]) -> Result<bool> {
         if let Some(slice) = self.file.slice(offset, to.len()) {
             to.copy_from_slice(slice);
             return Ok(true);

@@ -357,6 +357,40 @@ fn r07_segments_behind_a_damaged_place_say_what_was_durable() {
 }
 
 #[test]
+fn r07_entries_behind_a_damaged_place_say_what_was_durable() {
+    let disk = SimDisk::new();
+    let process = disk.process();
+    let store = open(&process).unwrap();
+    let mut session = Session::new(store).unwrap();
+    let mut model = Model::default();
+    for fill in 1..=6 {
+        let change = Change { fills: vec![(1, fill), (2, fill)], size: 2 };
+        commit(&mut session, &mut model, &change, Durability::Disk).unwrap();
+    }
+    process.kill();
+    drop(session);
+    let own = load(&disk.process(), &segment(1));
+    let headers: Vec<_> = (0..own.len()).step_by(64).filter(|&at| own[at..].starts_with(b"ENT1")).collect();
+    assert_eq!(headers.len(), 6);
+    for (n, &header) in headers.iter().enumerate() {
+        // Magic, kind, epoch, chain value, length, place of the table, time, durable LSN.
+        for at in [0, 4, 24, 32, 40, 48, 72, 120] {
+            let process = disk.process();
+            change(&process, &segment(1), |bytes| bytes[header + at] ^= 1);
+            match n {
+                // Nothing behind it says that it was there.
+                5 => assert_eq!(read(&open(&process).unwrap()).unwrap().0, Lsn::new(5)),
+                // It is the first, and its epoch is another now.
+                0 if at == 24 => {}
+                _ => refused(&disk, Code::Damaged),
+            }
+            process.kill();
+            put(&disk.process(), &segment(1), &own);
+        }
+    }
+}
+
+#[test]
 fn r08_what_was_torn_or_never_finished_is_passed_over() {
     let torn: [fn(&[u8]) -> usize; 3] = [
         |bytes| bytes.windows(4).rposition(|bytes| bytes == b"COM1").unwrap() + 20,

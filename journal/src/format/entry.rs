@@ -203,6 +203,16 @@ impl EntryHeader {
         out
     }
 
+    /// True if these bytes begin as a header does.
+    pub fn begins(bytes: &[u8]) -> bool {
+        bytes.starts_with(&MAGIC.to_le_bytes())
+    }
+
+    /// The epoch in the bytes of a header that may be damaged otherwise.
+    pub fn epoch_in(bytes: &[u8; HEADER_LEN]) -> u64 {
+        u64_at(bytes, 24)
+    }
+
     /// Reads a header whose checksum isn't known to be right yet; `None` if it can't be one. What it
     /// returns has consistent lengths, and nothing else may be trusted before the commit record.
     pub fn decode(from: &[u8]) -> Option<EntryHeader> {
