@@ -1,7 +1,7 @@
 //! One writer and several readers at once, as threads.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rusqlite::Connection;
@@ -18,24 +18,42 @@ const RANGE_EVERY: u64 = 256;
 const RANGE_ROWS: u64 = 100;
 const TUNING: Tuning = Tuning { sync: Sync::Normal, cache: Cache::Default };
 
-/// The mix.
-pub struct Mixed;
+/// Commits per second of a writer that is held back: what every engine manages beside the readers.
+const PACE: u32 = 3000;
+
+/// The mix. Where the writer isn't held back, the faster one takes more from the readers: time, and what they have
+/// cached. So its pace is the same for all in the other.
+pub struct Mixed {
+    paced: bool,
+}
+
+/// The writer as fast as it can, and held back.
+pub fn all() -> impl Iterator<Item = Box<dyn Workload>> {
+    [false, true].into_iter().map(|paced| Box::new(Mixed { paced }) as Box<dyn Workload>)
+}
 
 impl Workload for Mixed {
     fn name(&self) -> &str {
-        "mixed"
+        if self.paced { "mixed-paced" } else { "mixed" }
     }
 
     fn about(&self) -> String {
-        "one thread: autocommit random UPDATE, synchronous=NORMAL; four: autocommit point SELECT, one in 256 a range of \
-         100 rows; a fixed time"
-            .to_owned()
+        let pace = if self.paced { format!("{PACE} times a second") } else { "as fast as it can".to_owned() };
+        format!(
+            "one thread: autocommit random UPDATE, synchronous=NORMAL, {pace}; four: autocommit point SELECT, one in 256 a \
+             range of 100 rows; a fixed time"
+        )
     }
 
     fn metrics(&self) -> Vec<Metric> {
+        let writer = if self.paced { "a writer held back" } else { "a writer" };
         vec![
-            Metric::named("readers", "four readers beside a writer: SELECTs of all", Unit::PerSecond),
-            Metric::named("writer", "a writer beside four readers: commits", Unit::PerSecond),
+            Metric::named(
+                "readers",
+                format!("four readers beside {writer}: SELECTs of all"),
+                Unit::PerSecond,
+            ),
+            Metric::named("writer", format!("{writer} beside four readers: commits"), Unit::PerSecond),
         ]
     }
 
@@ -51,7 +69,13 @@ impl Workload for Mixed {
             Ok(Reader { connection: site.open(TUNING)?, rows, rng: Rng::new(0x4ead + number as u64) })
         };
         Ok(Box::new(MixedArm {
-            writer: Writer { connection, rows, rng: Rng::new(7), bodies: Bodies::new() },
+            writer: Writer {
+                connection,
+                rows,
+                rng: Rng::new(7),
+                bodies: Bodies::new(),
+                every: self.paced.then(|| Duration::from_secs(1) / PACE),
+            },
             readers: (0..READERS).map(reader).collect::<Result<_>>()?,
             seconds: bed.scale.seconds,
         }))
@@ -85,16 +109,23 @@ struct Writer {
     rows: u64,
     rng: Rng,
     bodies: Bodies,
+    /// Time from one commit to the next, if it is held back.
+    every: Option<Duration>,
 }
 
 impl Member for Writer {
     fn work(&mut self, until: Instant) -> Result<u64> {
-        let Self { connection, rows, rng, bodies } = self;
+        let Self { connection, rows, rng, bodies, every } = self;
+        let mut due = Instant::now();
         let mut update = connection.prepare_cached("UPDATE item SET body = ?2 WHERE id = 1 + ?1")?;
         crowd::repeat(until, || {
             update.raw_bind_parameter(1, rng.below(*rows))?;
             update.raw_bind_parameter(2, bodies.pick(rng.next()))?;
             update.raw_execute()?;
+            if let Some(every) = every {
+                due += *every;
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
             Ok(())
         })
     }

@@ -174,7 +174,7 @@ pub fn all() -> Vec<Box<dyn Workload>> {
     all.push(Box::new(bulk::Bulk));
     all.extend(ddl::all());
     all.extend(writers::all());
-    all.push(Box::new(mixed::Mixed));
+    all.extend(mixed::all());
     all.push(Box::new(tail::Tail));
     all.extend(written::all());
     all.extend(memory::all());
