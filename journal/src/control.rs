@@ -64,6 +64,7 @@ const LOCK_SLOTS: u64 = 1 << 20;
 const LOCK_OPEN: u64 = LOCK_SLOTS + 1024;
 const LOCK_FOLD: u64 = LOCK_OPEN + 1;
 const LOCK_SUPERBLOCK: u64 = LOCK_OPEN + 2;
+const LOCK_REMOTES: u64 = LOCK_OPEN + 3;
 
 /// Who holds a word: slot + 1 in the low 15 bits, then [`Holder::TURN`], generation above. 0 is nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +121,8 @@ pub(crate) enum Lock {
     Fold,
     /// Changing the superblock.
     Superblock,
+    /// Talking to remotes.
+    Remotes,
 }
 
 impl Lock {
@@ -128,6 +131,7 @@ impl Lock {
             Lock::Open => LOCK_OPEN,
             Lock::Fold => LOCK_FOLD,
             Lock::Superblock => LOCK_SUPERBLOCK,
+            Lock::Remotes => LOCK_REMOTES,
         }
     }
 }
@@ -180,7 +184,7 @@ impl ControlFile {
 
     /// Gives up every lock, the slot's too.
     pub fn leave(&self) {
-        drop(self.file.unlock(LOCK_SLOTS, LOCK_SUPERBLOCK + 1 - LOCK_SLOTS));
+        drop(self.file.unlock(LOCK_SLOTS, LOCK_REMOTES + 1 - LOCK_SLOTS));
     }
 
     /// True if no other process has the store open. Only meaningful under [`Lock::Open`].

@@ -37,6 +37,7 @@ mod prepared;
 pub mod probe;
 mod receive;
 mod recover;
+mod remotes;
 mod retention;
 #[cfg(test)]
 mod sample;
@@ -59,8 +60,9 @@ pub use hash::{HEADER_LEN, page_hash};
 pub use log::{LogRow, Status};
 pub use lsn::{Lsn, LsnRange};
 pub use maintenance::Held;
+pub use remotes::{RemotesTurn, Traffic};
 pub use session::{Durability, Session};
-pub use ship::Batches;
+pub use ship::{Batches, Stated, stated};
 pub use state::{Counters, State, lock_page, page_size_of};
 pub use store::{Options, Store, side_folder};
 pub use verify::Finding;

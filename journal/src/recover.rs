@@ -148,7 +148,7 @@ impl Opening<'_> {
         let mut largest = 0;
         for name in self.names()? {
             match Name::parse(&name) {
-                Some(Name::Spare(..) | Name::NewKept(_)) => return Ok(None),
+                Some(Name::Spare(..) | Name::NewKept(_) | Name::NewRemotes) => return Ok(None),
                 name => largest = largest.max(name.and_then(|name| name.segment()).unwrap_or(0)),
             }
         }
@@ -216,7 +216,7 @@ impl Opening<'_> {
                     n == block.first_segment || tail.index.segments().any(|s| s.header.number == n)
                 }
                 Some(Name::Kept(n)) => crate::kept::is_needed(self.disk, self.side, n, block)?,
-                Some(Name::NewKept(_) | Name::Spare(..)) => false,
+                Some(Name::NewKept(_) | Name::Spare(..) | Name::NewRemotes) => false,
                 _ => true,
             };
             if !needed {
@@ -244,6 +244,8 @@ impl Opening<'_> {
                         | Name::Spare(..)
                         | Name::Hashes
                         | Name::Incoming
+                        | Name::Remotes
+                        | Name::NewRemotes
                 )
             ) {
                 self.disk.remove(&self.side.join(&name)).at(|| format!("removing {name}"))?;

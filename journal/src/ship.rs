@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::{Code, Error, Result};
-use crate::format::{Packing, ROW_LEN, ShippedHeader};
+use crate::format::{Packing, ROW_LEN, Shipped, ShippedHeader};
 use crate::hash::page_hash;
 use crate::lsn::{Lsn, LsnRange};
 use crate::past::Past;
@@ -221,6 +221,28 @@ impl Store {
         }
         Ok(packing.finish())
     }
+}
+
+/// What a shipped entry says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stated {
+    /// Lineage that it belongs to.
+    pub lineage: [u8; 16],
+    /// LSNs that it covers.
+    pub range: LsnRange,
+    /// It holds all pages of the database.
+    pub full: bool,
+    /// Identity of its last commit.
+    pub id: u64,
+}
+
+/// What a shipped entry, or a piece of one, says of itself.
+///
+/// # Errors
+/// `Damaged`, `Format` if `blob` is none.
+pub fn stated(blob: &[u8]) -> Result<Stated> {
+    let ShippedHeader { lineage, range, full, state, .. } = Shipped::check(blob)?.header;
+    Ok(Stated { lineage, range, full, id: state.id })
 }
 
 /// Pieces of everything behind an LSN, made as they are asked for.

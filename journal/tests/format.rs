@@ -750,6 +750,22 @@ fn pieces_and_incoming_are_as_specified() {
 }
 
 #[test]
+fn what_is_kept_about_remotes_is_as_specified() {
+    let disk = SimDisk::new();
+    let (process, store, _session, _) = scripted(&disk);
+    assert_eq!(store.remotes_kept().unwrap(), None);
+    for body in [&b""[..], b"{}", &[7; 5000]] {
+        store.remotes_turn().unwrap().keep(body).unwrap();
+        assert_eq!(store.remotes_kept().unwrap().as_deref(), Some(body));
+        let bytes = side(&process, "remotes");
+        let header = View::new("Remotes header", &bytes).sealed();
+        assert_eq!(header.get("length"), body.len() as u64);
+        assert_eq!(header.get("body"), u64::from(crc32(body)));
+        assert_eq!(&bytes[header.layout.len..], body);
+    }
+}
+
+#[test]
 fn files_have_the_names_that_are_listed() {
     let disk = SimDisk::new();
     let process = disk.process();
@@ -760,6 +776,7 @@ fn files_have_the_names_that_are_listed() {
     script(&mut session, &mut model);
     store.learn_checksum().unwrap();
     store.fold().unwrap();
+    store.remotes_turn().unwrap().keep(b"{}").unwrap();
     let kept = process.list(Path::new(SIDE)).unwrap();
     store.set_retention(tideline_journal::Retention::None).unwrap();
     let mut rng = Rng(5);
@@ -785,7 +802,7 @@ fn files_have_the_names_that_are_listed() {
         seen.insert(pattern);
     }
     for pattern in listed {
-        let passing = ["store.new", "XXXXXXXX.kept.new", "incoming"].contains(&pattern);
+        let passing = ["store.new", "XXXXXXXX.kept.new", "incoming", "remotes.new"].contains(&pattern);
         assert!(passing || seen.contains(pattern), "nothing is named {pattern}");
     }
 }

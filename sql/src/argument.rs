@@ -95,6 +95,27 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// A JSON object with some of these keys; NULL is an empty one.
+    pub fn options(&self, at: usize, known: &[&str]) -> Result<serde_json::Map<String, serde_json::Value>> {
+        const WANTED: &str = "options as a JSON object, like json_object('key', 'value')";
+        let Some(text) = self.optional_text(at, WANTED)? else { return Ok(serde_json::Map::new()) };
+        let Ok(serde_json::Value::Object(options)) = serde_json::from_str(text) else {
+            return Err(self.refuse(at, WANTED));
+        };
+        match options.keys().find(|key| !known.contains(&key.as_str())) {
+            None => Ok(options),
+            Some(key) => {
+                let known = if known.is_empty() {
+                    "it takes none yet".to_owned()
+                } else {
+                    format!("it takes {}", known.join(", "))
+                };
+                let text = format!("{} has no option '{}'; {known}", self.function, excerpt(key.as_bytes()));
+                Err(Error::new(Code::Argument, text))
+            }
+        }
+    }
+
     /// The path of a file, made absolute.
     pub fn path(&self, at: usize) -> Result<PathBuf> {
         const WANTED: &str = "the path of a file, as TEXT";

@@ -9,10 +9,10 @@ use tideline_journal::{Code, Error, Lsn, LsnRange, Result};
 use crate::call::{Call, fitting};
 use crate::locate::Locate;
 use crate::raw::{self, Function, Use};
-use crate::{retention, trace};
+use crate::{remotes, retention, trace};
 
 /// All of them, each with what it takes.
-static FUNCTIONS: [Function; 13] = [
+static FUNCTIONS: [Function; 18] = [
     Function { name: c"tide_version", arguments: &[], least: 0, for_use: Use::Innocuous, body: version },
     Function { name: c"tide_lsn", arguments: &["schema"], least: 0, for_use: Use::Innocuous, body: lsn },
     Function {
@@ -59,6 +59,41 @@ static FUNCTIONS: [Function; 13] = [
         for_use: Use::Command,
         body: retain,
     },
+    Function {
+        name: c"tide_remote",
+        arguments: &["name", "url", "options", "schema"],
+        least: 2,
+        for_use: Use::Command,
+        body: remotes::remote,
+    },
+    Function {
+        name: c"tide_push",
+        arguments: &["name", "options", "schema"],
+        least: 0,
+        for_use: Use::Command,
+        body: remotes::push,
+    },
+    Function {
+        name: c"tide_pull",
+        arguments: &["name", "schema"],
+        least: 0,
+        for_use: Use::Command,
+        body: remotes::pull,
+    },
+    Function {
+        name: c"tide_sync",
+        arguments: &["name", "schema"],
+        least: 0,
+        for_use: Use::Command,
+        body: remotes::sync,
+    },
+    Function {
+        name: c"tide_clone",
+        arguments: &["url", "path", "options"],
+        least: 2,
+        for_use: Use::Command,
+        body: remotes::clone,
+    },
     Function { name: c"tide_detach", arguments: &["schema"], least: 0, for_use: Use::Command, body: detach },
     Function {
         name: c"tide_last_error",
@@ -90,7 +125,8 @@ fn lsn(call: &Call<'_>) -> Result<Value> {
 }
 
 fn status(call: &Call<'_>) -> Result<Value> {
-    let status = call.located()?.store.status()?;
+    let store = call.located()?.store;
+    let status = store.status()?;
     let text = serde_json::json!({
         "path": status.path.to_string_lossy(),
         "page_size": status.page_size,
@@ -102,7 +138,7 @@ fn status(call: &Call<'_>) -> Result<Value> {
         "segments": status.segments,
         "journal_bytes": status.journal_bytes,
         "readers": status.readers,
-        "remotes": [],
+        "remotes": remotes::status(&store)?,
     });
     Ok(Value::Text(text.to_string()))
 }
@@ -172,6 +208,7 @@ fn retain(call: &Call<'_>) -> Result<Value> {
 
 fn detach(call: &Call<'_>) -> Result<Value> {
     let store = call.commanded()?.store;
+    remotes::nothing_unsent(&store)?;
     store.detach()?;
     Ok(integer(store.head().get()))
 }
@@ -208,7 +245,7 @@ mod tests {
         for function in &FUNCTIONS {
             let name = function.name.to_str().expect("a name");
             assert!(function.least <= function.arguments.len(), "{name}");
-            let without = ["tide_version", "tide_last_error", "tide_trace"].contains(&name);
+            let without = ["tide_version", "tide_last_error", "tide_trace", "tide_clone"].contains(&name);
             let short = name == "tide_retain" && function.least == 0;
             assert_eq!(function.arguments.last() == Some(&"schema"), !without && !short, "{name}");
         }

@@ -5,7 +5,8 @@
 //!              ├─► Call ─────┤
 //!   tables ────┘             └─► Arguments
 //!      ├──────────► raw: SQLite's C interface
-//!      └──────────► owner: which table a page belongs to
+//!      ├──────────► owner: which table a page belongs to
+//!      └──────────► remotes ─► sync
 //! ```
 //! SURFACE.md is the contract. Where a connection's store is, `ext` says, by [`Locate`].
 
@@ -16,6 +17,7 @@ mod functions;
 mod locate;
 mod owner;
 mod raw;
+mod remotes;
 mod retention;
 mod table;
 mod tables;

@@ -12,6 +12,7 @@ use crate::functions::integer;
 use crate::locate::Locate;
 use crate::owner::{Pages, owners};
 use crate::raw::Use;
+use crate::remotes;
 use crate::table::{self, Listing, Rows};
 use crate::time::iso8601;
 
@@ -19,7 +20,7 @@ use crate::time::iso8601;
 const USUAL_BATCH: u64 = 16 << 20;
 
 /// All of them.
-static LISTINGS: [Listing; 3] = [
+static LISTINGS: [Listing; 4] = [
     Listing {
         name: c"tide_log",
         declaration:
@@ -52,6 +53,16 @@ static LISTINGS: [Listing; 3] = [
         for_use: Use::Reading,
         open: verify,
     },
+    Listing {
+        name: c"tide_remotes",
+        declaration: c"CREATE TABLE x(name TEXT, url TEXT, kind TEXT, head INTEGER, behind INTEGER, ahead INTEGER,
+            last_success TEXT, last_error TEXT, next_try TEXT, requests INTEGER, bytes INTEGER, schema TEXT HIDDEN)",
+        columns: 11,
+        arguments: &["schema"],
+        ascending: &[],
+        for_use: Use::Innocuous,
+        open: remotes::listing,
+    },
 ];
 
 /// Registers them with a connection.
@@ -59,11 +70,11 @@ pub(crate) fn register(connection: &Connection, locate: &Arc<dyn Locate>) -> rus
     LISTINGS.iter().try_for_each(|listing| table::create(connection, listing, locate))
 }
 
-fn text(text: impl Into<String>) -> Value {
+pub(crate) fn text(text: impl Into<String>) -> Value {
     Value::Text(text.into())
 }
 
-fn or_null<T>(value: Option<T>, to_value: impl FnOnce(T) -> Value) -> Value {
+pub(crate) fn or_null<T>(value: Option<T>, to_value: impl FnOnce(T) -> Value) -> Value {
     value.map_or(Value::Null, to_value)
 }
 

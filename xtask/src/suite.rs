@@ -20,6 +20,7 @@ struct Suite {
 /// The tests of the crates, from below upwards; the black-box tests follow them.
 const CRATES: &[Suite] = &[
     Suite { package: "tideline-journal", arguments: &[] },
+    Suite { package: "tideline-sync", arguments: &[] },
     Suite { package: "tideline-vfs", arguments: &["--features", "loadable"] },
     Suite { package: "tideline-sql", arguments: &["--features", "bundled"] },
     Suite { package: "tideline-ext", arguments: &["--no-default-features", "--features", "bundled"] },

@@ -3,6 +3,7 @@
 
 mod entry;
 mod names;
+mod remotes;
 mod segment;
 mod shipped;
 mod squeeze;
@@ -13,6 +14,7 @@ pub use entry::{
     Row, SUPER_JOURNAL, annotation, find_annotation, seal, sealed_to,
 };
 pub use names::{Name, SIDE_SUFFIX};
+pub use remotes::RemotesHeader;
 pub use segment::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 pub use shipped::{Packing, SHIPPED_HEADER_LEN, Shipped, ShippedHeader, ShippedRow, Unpacking};
 pub use superblock::{Mark, Position, Retention, SLOT_LEN, SUPERBLOCK_LEN, Superblock};

@@ -29,6 +29,10 @@ pub enum Name {
     Spare(u32, Lsn),
     /// Pieces of a shipped entry that isn't complete yet.
     Incoming,
+    /// What is kept about remotes.
+    Remotes,
+    /// The same while it is written, before it gets that name.
+    NewRemotes,
 }
 
 impl fmt::Display for Name {
@@ -43,6 +47,8 @@ impl fmt::Display for Name {
             Name::NewKept(n) => write!(f, "{n:08x}.kept.new"),
             Name::Spare(n, lsn) => write!(f, "{n:08x}.{:016x}.spare", lsn.get()),
             Name::Incoming => f.write_str("incoming"),
+            Name::Remotes => f.write_str("remotes"),
+            Name::NewRemotes => f.write_str("remotes.new"),
         }
     }
 }
@@ -71,6 +77,8 @@ impl Name {
             "control" => Some(Name::Control),
             "hashes" => Some(Name::Hashes),
             "incoming" => Some(Name::Incoming),
+            "remotes" => Some(Name::Remotes),
+            "remotes.new" => Some(Name::NewRemotes),
             _ => match name.split_once('.')? {
                 (digits, "seg") => number(digits).map(Name::Segment),
                 (digits, "kept") => number(digits).map(Name::Kept),
@@ -96,6 +104,8 @@ mod tests {
             Name::Control,
             Name::Hashes,
             Name::Incoming,
+            Name::Remotes,
+            Name::NewRemotes,
             Name::Segment(0),
             Name::Segment(0xdead_beef),
             Name::Kept(17),

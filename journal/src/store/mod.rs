@@ -15,7 +15,7 @@ mod superblock;
 mod tail;
 mod writer;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -32,6 +32,7 @@ use crate::index::Index;
 use crate::lsn::Lsn;
 use crate::maintenance::Maintenance;
 use crate::receive::Collected;
+use crate::remotes::Traffic;
 use crate::spare::{Ready, Spare};
 use crate::touched::Touched;
 
@@ -96,6 +97,9 @@ pub struct Store {
     pub(crate) collected: Mutex<Option<Collected>>,
     /// Rolling checksum last computed.
     pub(crate) known_checksum: Mutex<Option<(Lsn, u64)>>,
+    /// Held by the thread that has [`Lock::Remotes`].
+    pub(crate) remotes: Mutex<()>,
+    pub(crate) traffic: Mutex<BTreeMap<String, Traffic>>,
     /// Appended head when this process opened the store.
     pub(crate) found: Lsn,
     born: u64,
@@ -219,6 +223,8 @@ impl Store {
             touched: Touched::default(),
             collected: Mutex::new(None),
             known_checksum: Mutex::new(None),
+            remotes: Mutex::new(()),
+            traffic: Mutex::default(),
             found: Lsn::ZERO,
             born: fork_generation(),
             closed: Mutex::new(false),

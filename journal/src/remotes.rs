@@ -1,0 +1,138 @@
+//! What is kept with a store about its remotes: bytes that are written whole, and whose turn it is to change them.
+//!
+//! What they mean is the affair of whoever talks to remotes. FORMAT.md has the file.
+
+use std::collections::BTreeMap;
+
+use parking_lot::MutexGuard;
+
+use crate::control::Lock;
+use crate::disk::{Disk, How};
+use crate::error::{At, Code, Error, Result};
+use crate::format::{Name, Origin, RemotesHeader};
+use crate::lsn::Lsn;
+use crate::store::Store;
+
+/// What a process has asked of a remote since it opened the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests, failed ones too.
+    pub requests: u64,
+    /// Bytes of what was sent and received.
+    pub bytes: u64,
+}
+
+/// Held by the one, of all processes, who talks to a store's remotes and changes what is kept about them.
+pub struct RemotesTurn<'a> {
+    store: &'a Store,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Drop for RemotesTurn<'_> {
+    fn drop(&mut self) {
+        self.store.control.file().unlock(Lock::Remotes);
+    }
+}
+
+impl RemotesTurn<'_> {
+    /// Keeps these bytes instead of those before, durably. After a crash it is one or the other.
+    ///
+    /// # Errors
+    /// `Io`, `Full`.
+    pub fn keep(&self, bytes: &[u8]) -> Result<()> {
+        let Store { disk, side, .. } = self.store;
+        let fresh = side.join(Name::NewRemotes.to_string());
+        let written = (|| {
+            let file = disk.open(&fresh, How::Create)?;
+            file.set_len(0)?;
+            let header = RemotesHeader::of(bytes).encode();
+            file.allocate((header.len() + bytes.len()) as u64)?;
+            file.write_at(&header, 0)?;
+            file.write_at(bytes, header.len() as u64)?;
+            file.sync()?;
+            disk.rename(&fresh, &side.join(Name::Remotes.to_string()))?;
+            disk.sync_dir(side)
+        })();
+        written.at(|| format!("writing {}", fresh.display()))
+    }
+}
+
+impl Store {
+    /// Whoever has this is alone in talking to the store's remotes.
+    ///
+    /// # Errors
+    /// `Busy` while somebody else does.
+    pub fn remotes_turn(&self) -> Result<RemotesTurn<'_>> {
+        let busy = || {
+            Error::new(
+                Code::Busy,
+                "another connection is talking to a remote of this database; try again when it is done",
+            )
+        };
+        let guard = self.remotes.try_lock().ok_or_else(busy)?;
+        if self.control.file().try_lock(Lock::Remotes)? {
+            Ok(RemotesTurn { store: self, _guard: guard })
+        } else {
+            Err(busy())
+        }
+    }
+
+    /// What was kept last; `None` if nothing ever was.
+    ///
+    /// # Errors
+    /// `Damaged`, `Format`, `Io`.
+    pub fn remotes_kept(&self) -> Result<Option<Vec<u8>>> {
+        read(&*self.disk, &self.file_path(Name::Remotes))
+    }
+
+    /// Adds to what this process has asked of the remote `name`.
+    pub fn count_traffic(&self, name: &str, more: Traffic) {
+        let mut traffic = self.traffic.lock();
+        let sum = traffic.entry(name.to_owned()).or_default();
+        sum.requests += more.requests;
+        sum.bytes += more.bytes;
+    }
+
+    /// What this process has asked of its remotes, by name.
+    pub fn traffic(&self) -> BTreeMap<String, Traffic> {
+        self.traffic.lock().clone()
+    }
+
+    /// True if every commit above `lsn` was received, and none was made here.
+    pub fn received_since(&self, lsn: Lsn) -> bool {
+        let (index, _) = self.index();
+        let Some(first) = index.entry_at(lsn.next()) else { return false };
+        (first..index.entry_count()).all(|n| index.entry(n).origin == Origin::Received)
+    }
+
+    /// Identity of the commit `lsn`; `None` where that isn't known: below the horizon, above the head, and inside a
+    /// merged entry. Two stores with the same identity at one LSN have the same history up to there.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io` while history is read.
+    pub fn identity(&self, lsn: Lsn) -> Result<Option<u64>> {
+        let index = self.whole()?;
+        self.catch_up(self.control.appended())?;
+        if lsn < self.control.horizon() {
+            return Ok(None);
+        }
+        Ok(index.state(lsn).map(|state| state.id))
+    }
+}
+
+fn read(disk: &dyn Disk, path: &std::path::Path) -> Result<Option<Vec<u8>>> {
+    let here = || format!("reading {}", path.display());
+    let file = match disk.open(path, How::Read) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).at(here),
+    };
+    let mut bytes = vec![0; usize::try_from(file.len().at(here)?).unwrap_or(usize::MAX)];
+    let got = file.read_at(&mut bytes, 0).at(here)?;
+    bytes.truncate(got);
+    let body = RemotesHeader::check(&bytes).map_err(|e| {
+        let text = format!("{}: {}; move it away, and add the remotes anew", path.display(), e.text());
+        Error::new(e.code(), text)
+    })?;
+    Ok(Some(body.to_vec()))
+}

@@ -1,0 +1,105 @@
+//! What a store keeps about its remotes.
+
+use serde::{Deserialize, Serialize};
+use tideline_journal::{Code, Error, Lsn, RemotesTurn, Result, Store};
+
+use crate::chain::Link;
+use crate::hex;
+use crate::manifest::Hash;
+
+/// A place where this store and a remote have the same history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Position {
+    #[serde(with = "hex")]
+    pub lineage: [u8; 16],
+    /// Number of the manifest there; 0 where nothing was pushed yet.
+    pub number: u64,
+    /// Its hash.
+    #[serde(with = "hex")]
+    pub hash: Hash,
+    pub lsn: u64,
+}
+
+impl Position {
+    /// Before everything.
+    pub fn start(lineage: [u8; 16]) -> Position {
+        Position { lineage, number: 0, hash: [0; 32], lsn: 0 }
+    }
+
+    /// Behind a manifest.
+    pub fn behind(link: &Link) -> Position {
+        let manifest = &link.manifest;
+        Position {
+            lineage: manifest.lineage,
+            number: manifest.number,
+            hash: link.hash,
+            lsn: manifest.part.last,
+        }
+    }
+
+    pub fn lsn(&self) -> Lsn {
+        Lsn::new(self.lsn)
+    }
+}
+
+/// A remote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remote {
+    pub name: String,
+    pub url: String,
+    /// Nobody else pushes there, so the object store needn't tell writers apart.
+    #[serde(default)]
+    pub single_writer: bool,
+    #[serde(default)]
+    pub position: Option<Position>,
+    /// Writer in the manifest that was to be created last. Its number is the position's and 1.
+    #[serde(default)]
+    pub attempt: Option<String>,
+    /// When it last did what it was asked to, in milliseconds since 1970.
+    #[serde(default)]
+    pub last_success: Option<u64>,
+    /// Why it didn't, since then.
+    #[serde(default)]
+    pub last_error: Option<String>,
+}
+
+/// All remotes of a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Book {
+    pub remotes: Vec<Remote>,
+}
+
+impl Book {
+    /// As the store has it.
+    pub fn load(store: &Store) -> Result<Book> {
+        let Some(bytes) = store.remotes_kept()? else { return Ok(Book::default()) };
+        serde_json::from_slice(&bytes).map_err(|e| {
+            let text =
+                format!("the list of remotes can't be read ({e}); use a newer version, or add them anew");
+            Error::new(Code::Format, text)
+        })
+    }
+
+    /// Keeps it with the store, durably.
+    pub fn keep(&self, turn: &RemotesTurn<'_>) -> Result<()> {
+        let bytes = serde_json::to_vec(self).map_err(|e| {
+            Error::new(Code::Io, format!("the list of remotes can't be written: {e}; report this as a bug"))
+        })?;
+        turn.keep(&bytes)
+    }
+
+    /// The remote `name`.
+    ///
+    /// # Errors
+    /// `Argument` if there is none, with those that there are.
+    pub fn find(&mut self, name: &str) -> Result<&mut Remote> {
+        let names: Vec<_> = self.remotes.iter().map(|remote| remote.name.clone()).collect();
+        self.remotes.iter_mut().find(|remote| remote.name == name).ok_or_else(|| {
+            let text = match &names[..] {
+                [] => format!("there is no remote {name:?}; add it with tide_remote({name:?}, url)"),
+                names => format!("there is no remote {name:?}; there are {}", names.join(", ")),
+            };
+            Error::new(Code::Argument, text)
+        })
+    }
+}

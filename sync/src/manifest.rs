@@ -1,0 +1,174 @@
+//! A manifest: one push, as a numbered object that is created once and never replaced.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tideline_journal::{Code, Error, Lsn, LsnRange, Result};
+
+use crate::hex;
+
+/// Version of what lies in an object store.
+pub(crate) const VERSION: u32 = 1;
+
+/// Each manifest whose number is a multiple of this lists what a newcomer needs of those before it.
+pub(crate) const SUMMARY_EVERY: u64 = 64;
+
+/// A hash of the bytes of an object.
+pub(crate) type Hash = [u8; 32];
+
+/// A segment, by the hash of its bytes, under which it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SegmentName {
+    #[serde(with = "hex")]
+    pub hash: Hash,
+    pub bytes: u64,
+}
+
+/// What one push brought.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Part {
+    pub first: u64,
+    pub last: u64,
+    /// Identity of the commit `last`.
+    #[serde(with = "hex::number")]
+    pub id: u64,
+    /// It holds the whole database, and nothing before it is needed.
+    pub full: bool,
+    /// In the order in which their entries are to be applied.
+    pub segments: Vec<SegmentName>,
+}
+
+impl Part {
+    pub fn range(&self) -> LsnRange {
+        LsnRange { first: Lsn::new(self.first), last: Lsn::new(self.last) }
+    }
+}
+
+/// A manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Manifest {
+    pub tideline: u32,
+    pub number: u64,
+    #[serde(with = "hex")]
+    pub lineage: [u8; 16],
+    /// Random; whoever gets no clear answer knows its own by it.
+    #[serde(with = "hex")]
+    pub writer: [u8; 16],
+    /// Hash of the manifest before it; zeros for the first.
+    #[serde(with = "hex")]
+    pub previous: Hash,
+    /// Milliseconds since 1970.
+    pub time: u64,
+    pub part: Part,
+    /// The parts before it, from the newest full one on; in every 64th.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<Vec<Part>>,
+}
+
+/// Where the manifest `number` is.
+pub(crate) fn name(number: u64) -> String {
+    format!("manifest/{number:020}")
+}
+
+/// Hash of the bytes of an object.
+pub(crate) fn hash(bytes: &[u8]) -> Hash {
+    *blake3::hash(bytes).as_bytes()
+}
+
+impl Manifest {
+    /// Its bytes: a line of JSON, and a line with the hash of the first.
+    pub fn encode(&self) -> Result<Bytes> {
+        let mut text = serde_json::to_string(self).map_err(|e| {
+            Error::new(Code::Io, format!("a manifest can't be written: {e}; report this as a bug"))
+        })?;
+        text.push('\n');
+        let seal = hex::print(&hash(text.as_bytes()));
+        text.push_str(&seal);
+        text.push('\n');
+        Ok(Bytes::from(text))
+    }
+
+    /// Reads the manifest `number`.
+    ///
+    /// # Errors
+    /// `Damaged`; `Format` of a newer one.
+    pub fn decode(bytes: &[u8], number: u64) -> Result<Manifest> {
+        let damaged = |why: &str| {
+            let text = format!("{} {why}; put it back as it was, or clone from another remote", name(number));
+            Error::new(Code::Damaged, text)
+        };
+        let lines = bytes.strip_suffix(b"\n").ok_or_else(|| damaged("is cut short"))?;
+        let end = lines.iter().rposition(|&b| b == b'\n').ok_or_else(|| damaged("is cut short"))? + 1;
+        let (body, seal) = lines.split_at(end);
+        let sealed = std::str::from_utf8(seal).ok().and_then(hex::parse);
+        if sealed != Some(hash(body)) {
+            return Err(damaged("fails its checksum"));
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            tideline: u32,
+        }
+        let Version { tideline } = serde_json::from_slice(body).map_err(|_| damaged("is no manifest"))?;
+        if tideline != VERSION {
+            let text =
+                format!("{} is of format {tideline}, newer than this version; use that one", name(number));
+            return Err(Error::new(Code::Format, text));
+        }
+        let manifest: Manifest = serde_json::from_slice(body).map_err(|_| damaged("is no manifest"))?;
+        let ordered = |part: &Part| part.first >= 1 && part.first <= part.last;
+        let sound = manifest.number == number
+            && ordered(&manifest.part)
+            && manifest.earlier.iter().flatten().all(ordered);
+        if sound { Ok(manifest) } else { Err(damaged("isn't what its name says")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let segments = vec![SegmentName { hash: [7; 32], bytes: 1 << 40 }];
+        let part = Part { first: 3, last: 9, id: u64::MAX - 1, full: false, segments };
+        Manifest {
+            tideline: VERSION,
+            number: 64,
+            lineage: [1; 16],
+            writer: [2; 16],
+            previous: [3; 32],
+            time: 1_700_000_000_000,
+            part: part.clone(),
+            earlier: Some(vec![part]),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let manifest = manifest();
+        let bytes = manifest.encode().unwrap();
+        assert_eq!(Manifest::decode(&bytes, 64).unwrap(), manifest);
+        assert_eq!(Manifest::decode(&bytes, 65).unwrap_err().code(), Code::Damaged);
+    }
+
+    #[test]
+    fn every_byte_that_changes_is_noticed() {
+        let bytes = manifest().encode().unwrap().to_vec();
+        for at in 0..bytes.len() {
+            for bit in [1, 0x80] {
+                let mut changed = bytes.clone();
+                changed[at] ^= bit;
+                assert_eq!(Manifest::decode(&changed, 64).unwrap_err().code(), Code::Damaged, "byte {at}");
+            }
+            assert_eq!(Manifest::decode(&bytes[..at], 64).unwrap_err().code(), Code::Damaged, "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_newer_one_is_refused_as_such() {
+        let newer = Manifest { tideline: VERSION + 1, ..manifest() };
+        let refused = Manifest::decode(&newer.encode().unwrap(), 64).unwrap_err();
+        assert_eq!(refused.code(), Code::Format);
+    }
+}

@@ -1,0 +1,77 @@
+//! Pulling: what a remote has and this store hasn't is applied, manifest by manifest.
+
+use std::sync::Arc;
+
+use tideline_journal::{Code, Error, Lsn, Result, Store};
+
+use crate::book::{Position, Remote};
+use crate::chain;
+use crate::manifest::Part;
+use crate::objects::Objects;
+use crate::push::{Keep, diverged, has, locate, settle};
+use crate::segment;
+
+/// Gets what the remote has; returns the LSN that the store has then.
+///
+/// # Errors
+/// `Diverged` if both sides have commits that the other hasn't: nothing is changed. `Offline`, `Missing`, `Damaged`.
+pub(crate) fn pull(
+    store: &Arc<Store>,
+    objects: &Objects,
+    remote: &mut Remote,
+    keep: &mut Keep<'_>,
+) -> Result<Lsn> {
+    settle(objects, remote, keep)?;
+    let lineage = store.lineage();
+    let known = remote.position.take().filter(|p| p.lineage == lineage && p.lsn() <= store.head());
+    let mut position = match known {
+        Some(position) => position,
+        None if store.head() == Lsn::ZERO => {
+            let Some(head) = chain::head(objects)? else { return Ok(Lsn::ZERO) };
+            for part in chain::parts(objects, &head)? {
+                apply(store, objects, &part)?;
+            }
+            Position::behind(&head)
+        }
+        None => locate(store, objects)?,
+    };
+    loop {
+        remote.position = Some(position.clone());
+        keep(remote)?;
+        let Some(link) = chain::read(objects, position.number + 1)? else { return Ok(store.head()) };
+        let manifest = &link.manifest;
+        if manifest.previous != position.hash || manifest.lineage != position.lineage {
+            return Err(chain::broken(objects, manifest.number));
+        }
+        if !has(store, &manifest.part)? {
+            if store.head() > position.lsn() && !is_under_way(store, &manifest.part, position.lsn()) {
+                return Err(diverged(objects, &manifest.part, position.lsn(), store.head()));
+            }
+            apply(store, objects, &manifest.part)?;
+        }
+        position = Position::behind(&link);
+    }
+}
+
+/// True if what the store has behind a position was received: a pull that was interrupted between two entries of a
+/// manifest. If it wasn't of this one, the entries themselves say so.
+fn is_under_way(store: &Store, part: &Part, position: Lsn) -> bool {
+    !part.full && store.head() < part.range().last && store.received_since(position)
+}
+
+/// Applies what one push brought.
+fn apply(store: &Arc<Store>, objects: &Objects, part: &Part) -> Result<()> {
+    for name in &part.segments {
+        segment::receive(store, objects, name)?;
+    }
+    if has(store, part)? {
+        return Ok(());
+    }
+    let text = format!(
+        "what {} has for LSN {} to {} isn't what its manifest says; clone from another remote",
+        objects.url(),
+        part.first,
+        part.last
+    );
+    Err(Error::new(Code::Damaged, text))
+}

@@ -1,0 +1,167 @@
+//! Pushing: what a remote doesn't have is put there, and becomes its next manifest.
+
+use std::sync::Arc;
+
+use tideline_journal::{Code, Error, Lsn, Result, Store};
+
+use crate::book::{Position, Remote};
+use crate::chain::{self, Appended, Link};
+use crate::hex;
+use crate::manifest::{Manifest, Part, SUMMARY_EVERY, VERSION};
+use crate::objects::Objects;
+use crate::random;
+use crate::segment;
+
+/// How often somebody may have been faster with what this store has as well.
+const TRIES: usize = 100;
+
+/// Whether the store has the commit that a manifest ends with, and so everything before.
+pub(crate) fn has(store: &Store, part: &Part) -> Result<bool> {
+    Ok(store.identity(part.range().last)? == Some(part.id))
+}
+
+/// What is said where both sides have commits that the other hasn't.
+pub(crate) fn diverged(objects: &Objects, part: &Part, position: Lsn, head: Lsn) -> Error {
+    Error::new(
+        Code::Diverged,
+        format!(
+            "{} has LSN {} to {} from somebody else, and this database has LSN {} to {head} of its own; keep these with tide_export(path) before you delete and clone it, or push to another place",
+            objects.url(),
+            part.first,
+            part.last,
+            position.next()
+        ),
+    )
+}
+
+/// Where the store and the remote have the same history, for a remote of which nothing is known.
+///
+/// # Errors
+/// `Foreign` where another database is there; `Diverged`.
+pub(crate) fn locate(store: &Store, objects: &Objects) -> Result<Position> {
+    let Some(mut link) = chain::head(objects)? else { return Ok(Position::start(store.lineage())) };
+    let head = link.manifest.part.clone();
+    if link.manifest.lineage != store.lineage() {
+        let text = format!(
+            "{} holds another database; give a place of its own to this one, or clone that one",
+            objects.url()
+        );
+        return Err(Error::new(Code::Foreign, text));
+    }
+    loop {
+        if has(store, &link.manifest.part)? {
+            return Ok(Position::behind(&link));
+        }
+        match chain::before(objects, &link)? {
+            Some(found) => link = found,
+            None => return Err(diverged(objects, &head, Lsn::ZERO, store.head())),
+        }
+    }
+}
+
+/// Takes note of a manifest that this store created before it died.
+pub(crate) fn settle(objects: &Objects, remote: &mut Remote, keep: &mut Keep<'_>) -> Result<()> {
+    let (Some(attempt), Some(position)) = (&remote.attempt, &remote.position) else { return Ok(()) };
+    if let Some(link) = chain::read(objects, position.number + 1)? {
+        if hex::print(&link.manifest.writer) == *attempt {
+            remote.position = Some(Position::behind(&link));
+        }
+    }
+    remote.attempt = None;
+    keep(remote)
+}
+
+/// Keeps what is known of a remote.
+pub(crate) type Keep<'a> = dyn FnMut(&Remote) -> Result<()> + 'a;
+
+/// Pushes what the remote doesn't have; returns the LSN that it has then.
+///
+/// # Errors
+/// `Diverged` if somebody else was faster, `Foreign`, `Offline`, `Denied`.
+pub(crate) fn push(
+    store: &Arc<Store>,
+    objects: &Objects,
+    remote: &mut Remote,
+    now: u64,
+    keep: &mut Keep<'_>,
+) -> Result<Lsn> {
+    settle(objects, remote, keep)?;
+    for _ in 0..TRIES {
+        let lineage = store.lineage();
+        let known = remote.position.take().filter(|p| p.lineage == lineage && p.lsn() <= store.head());
+        let position = match known {
+            Some(position) => position,
+            None => locate(store, objects)?,
+        };
+        remote.position = Some(position.clone());
+        let next = position.number + 1;
+        let taken = match segment::send(store, objects, position.lsn())? {
+            None => match chain::read(objects, next)? {
+                None => return Ok(position.lsn()),
+                Some(taken) => taken,
+            },
+            Some(sent) => {
+                let mut manifest = Manifest {
+                    tideline: VERSION,
+                    number: next,
+                    lineage: sent.lineage,
+                    writer: random::id()?,
+                    previous: position.hash,
+                    time: now,
+                    part: Part {
+                        first: sent.range.first.get(),
+                        last: sent.range.last.get(),
+                        id: sent.id,
+                        full: sent.full,
+                        segments: sent.segments,
+                    },
+                    earlier: None,
+                };
+                if next.is_multiple_of(SUMMARY_EVERY) && !manifest.part.full {
+                    manifest.earlier = earlier(objects, &position)?;
+                }
+                // If it dies now, or the answer gets lost, it knows its own again.
+                remote.attempt = Some(hex::print(&manifest.writer));
+                keep(remote)?;
+                match chain::append(objects, &manifest)? {
+                    Appended::Ours(hash) => {
+                        let lsn = manifest.part.range().last;
+                        remote.position = Some(Position::behind(&Link { manifest, hash }));
+                        remote.attempt = None;
+                        keep(remote)?;
+                        chain::hint(objects, next);
+                        return Ok(lsn);
+                    }
+                    Appended::Other(taken) => {
+                        remote.attempt = None;
+                        keep(remote)?;
+                        taken
+                    }
+                }
+            }
+        };
+        if taken.manifest.lineage != lineage || !has(store, &taken.manifest.part)? {
+            let behind = position.lsn() == store.head();
+            return Err(if behind {
+                let Part { first, last, .. } = taken.manifest.part;
+                let text = format!(
+                    "{} has LSN {first} to {last} from somebody else; get them with tide_pull()",
+                    objects.url()
+                );
+                Error::new(Code::Diverged, text)
+            } else {
+                diverged(objects, &taken.manifest.part, position.lsn(), store.head())
+            });
+        }
+        remote.position = Some(Position::behind(&taken));
+        keep(remote)?;
+    }
+    let text = format!("others push to {} all the time; try again", objects.url());
+    Err(Error::new(Code::Busy, text))
+}
+
+/// The parts up to a position, from the newest full one on.
+fn earlier(objects: &Objects, position: &Position) -> Result<Option<Vec<Part>>> {
+    let Some(link) = chain::read(objects, position.number)? else { return Ok(None) };
+    chain::parts(objects, &link).map(Some)
+}

@@ -1,0 +1,125 @@
+//! A segment in an object store: shipped entries, whole or in pieces, under the hash of their bytes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tideline_journal::{Code, Error, Lsn, LsnRange, Result, Stated, Store, stated};
+
+use crate::hex;
+use crate::manifest::{SegmentName, VERSION, hash};
+use crate::objects::Objects;
+
+const MAGIC: &[u8; 8] = b"TIDEPACK";
+const HEADER_LEN: usize = 16;
+const LENGTH_LEN: usize = 8;
+
+/// About the length of a piece, in bytes.
+const PIECE_BYTES: u64 = 4 << 20;
+/// A segment that has reached this length ends, in bytes.
+const SEGMENT_BYTES: usize = 16 << 20;
+
+/// What was put into an object store.
+pub(crate) struct Sent {
+    pub lineage: [u8; 16],
+    pub range: LsnRange,
+    /// Identity of the range's last commit.
+    pub id: u64,
+    pub full: bool,
+    pub segments: Vec<SegmentName>,
+}
+
+fn name(segment: &SegmentName) -> String {
+    let digits = hex::print(&segment.hash);
+    format!("segment/{}/{digits}", &digits[..2])
+}
+
+/// A segment that is being made.
+struct Packing {
+    bytes: Vec<u8>,
+}
+
+impl Packing {
+    fn new() -> Packing {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        Packing { bytes }
+    }
+
+    fn push(&mut self, piece: &[u8]) {
+        self.bytes.extend_from_slice(&(piece.len() as u64).to_le_bytes());
+        self.bytes.extend_from_slice(piece);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes.len() == HEADER_LEN
+    }
+
+    /// Puts it into the store.
+    fn send(self, objects: &Objects) -> Result<SegmentName> {
+        let segment = SegmentName { hash: hash(&self.bytes), bytes: self.bytes.len() as u64 };
+        objects.put(&name(&segment), Bytes::from(self.bytes))?;
+        Ok(segment)
+    }
+}
+
+/// Puts everything behind `after` into the store; `None` if there is nothing. Where history isn't there any more, or
+/// `after` lies inside of what was merged, it is the whole database.
+pub(crate) fn send(store: &Arc<Store>, objects: &Objects, after: Lsn) -> Result<Option<Sent>> {
+    let batches = match store.batches(after, Some(PIECE_BYTES)) {
+        Err(e) if matches!(e.code(), Code::Trimmed | Code::Argument) => {
+            store.batches(Lsn::ZERO, Some(PIECE_BYTES))?
+        }
+        batches => batches?,
+    };
+    let mut sent: Option<Sent> = None;
+    let mut packing = Packing::new();
+    for piece in batches {
+        let piece = piece?;
+        let Stated { lineage, range, full, id } = stated(&piece)?;
+        packing.push(&piece);
+        let sent = sent.get_or_insert_with(|| Sent { lineage, range, id, full, segments: Vec::new() });
+        (sent.range.last, sent.id) = (range.last, id);
+        if packing.bytes.len() >= SEGMENT_BYTES {
+            let whole = std::mem::replace(&mut packing, Packing::new());
+            sent.segments.push(whole.send(objects)?);
+        }
+    }
+    if let Some(sent) = sent.as_mut().filter(|_| !packing.is_empty()) {
+        sent.segments.push(packing.send(objects)?);
+    }
+    Ok(sent)
+}
+
+/// Applies what is in a segment.
+///
+/// # Errors
+/// `Missing`, `Damaged`, `Format`; those of [`Store::receive`].
+pub(crate) fn receive(store: &Arc<Store>, objects: &Objects, segment: &SegmentName) -> Result<()> {
+    let name = name(segment);
+    let wrong = |code, why: &str| {
+        let text =
+            format!("{name} of {} {why}; put it back as it was, or clone from another remote", objects.url());
+        Error::new(code, text)
+    };
+    let bytes = objects.get(&name)?.ok_or_else(|| wrong(Code::Missing, "is gone"))?;
+    if bytes.len() as u64 != segment.bytes || hash(&bytes) != segment.hash {
+        return Err(wrong(Code::Damaged, "isn't what its name says"));
+    }
+    let damaged = || wrong(Code::Damaged, "is no segment");
+    let (header, mut rest) = bytes.split_at_checked(HEADER_LEN).ok_or_else(damaged)?;
+    if &header[..8] != MAGIC {
+        return Err(damaged());
+    }
+    if header[8..12] != VERSION.to_le_bytes() {
+        return Err(Error::new(Code::Format, format!("{name} is of a newer format; use a newer version")));
+    }
+    while !rest.is_empty() {
+        let (length, behind) = rest.split_first_chunk::<LENGTH_LEN>().ok_or_else(damaged)?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| damaged())?;
+        let (piece, behind) = behind.split_at_checked(length).ok_or_else(damaged)?;
+        store.receive(piece)?;
+        rest = behind;
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! Object stores that fail, and stores that are pushed to them.
+#![allow(dead_code, reason = "each test uses its part")]
+
+#[path = "../../../journal/tests/common/mod.rs"]
+pub mod pages;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use tideline_journal::disk::{Disk, SimProcess};
+use tideline_journal::{Durability, Lsn, Session, Store};
+use tideline_sync::{Address, Objects, Remotes, clone_into};
+
+use pages::{Model, Rng};
+
+/// The URL of a remote whose objects are in memory; nothing is made there.
+pub const URL: &str = "file:///tmp";
+
+/// What becomes of a request that is to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failing {
+    /// It has no effect.
+    Refused,
+    /// It has its effect, and the answer gets lost.
+    Unanswered,
+    /// It has no effect, and neither has any other afterwards.
+    Dead,
+    /// It has its effect, its answer gets lost, and no other has any.
+    DeadAfter,
+}
+
+/// What an object store does with those who create an object that is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Honesty {
+    /// It refuses.
+    #[default]
+    Honest,
+    /// It overwrites.
+    Overwrites,
+    /// It looks, and puts the object there later.
+    Races,
+    /// It refuses, and overwrites all the same.
+    Lies,
+}
+
+/// Objects in memory, behind a network that fails when it is told to.
+#[derive(Debug, Default)]
+pub struct Fickle {
+    pub memory: InMemory,
+    pub honesty: Honesty,
+    requests: AtomicU64,
+    /// Number of the request that fails, from 1 on, and how.
+    failing: Option<(u64, Failing)>,
+}
+
+impl Fickle {
+    pub fn new() -> Arc<Fickle> {
+        Arc::new(Fickle::default())
+    }
+
+    /// One that works, with these objects.
+    pub fn over(memory: InMemory) -> Arc<Fickle> {
+        Arc::new(Fickle { memory, ..Fickle::default() })
+    }
+
+    /// An empty one.
+    pub fn that(honesty: Honesty) -> Arc<Fickle> {
+        Arc::new(Fickle { honesty, ..Fickle::default() })
+    }
+
+    /// The same objects, with the `n`-th request from now failing.
+    pub fn failing_at(memory: InMemory, n: u64, failing: Failing) -> Arc<Fickle> {
+        Arc::new(Fickle { memory, failing: Some((n, failing)), ..Fickle::default() })
+    }
+
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    /// Counts a request: whether it has an effect, and whether its answer arrives.
+    fn ask(&self) -> (bool, bool) {
+        let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
+        match self.failing {
+            Some((at, failing)) if number == at => {
+                (matches!(failing, Failing::Unanswered | Failing::DeadAfter), false)
+            }
+            Some((at, Failing::Dead | Failing::DeadAfter)) if number > at => (false, false),
+            _ => (true, true),
+        }
+    }
+}
+
+fn lost() -> object_store::Error {
+    object_store::Error::Generic { store: "fickle", source: "the connection was cut".into() }
+}
+
+impl fmt::Display for Fickle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("fickle")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Fickle {
+    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let (effect, answer) = self.ask();
+        if !effect {
+            return Err(lost());
+        }
+        let creates = options.mode == PutMode::Create;
+        let put = match self.honesty {
+            Honesty::Overwrites if creates => self.memory.put_opts(at, payload, PutOptions::default()).await,
+            Honesty::Races if creates => match self.memory.get_opts(at, GetOptions::default()).await {
+                Ok(_) => self.memory.put_opts(at, payload, options).await,
+                Err(_) => {
+                    tokio::task::yield_now().await;
+                    self.memory.put_opts(at, payload, PutOptions::default()).await
+                }
+            },
+            Honesty::Lies if creates => {
+                let put = self.memory.put_opts(at, payload.clone(), options).await;
+                self.memory.put_opts(at, payload, PutOptions::default()).await?;
+                put
+            }
+            _ => self.memory.put_opts(at, payload, options).await,
+        };
+        if answer { put } else { Err(lost()) }
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        unreachable!("objects are put whole")
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        let (_, answer) = self.ask();
+        if answer { self.memory.get_opts(at, options).await } else { Err(lost()) }
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.memory.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.memory.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {
+        unreachable!("nothing is listed")
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        unreachable!("nothing is copied")
+    }
+}
+
+/// A way to these objects.
+pub fn way(fickle: &Arc<Fickle>) -> impl Fn(&Address) -> tideline_journal::Result<Objects> + use<> {
+    let fickle = Arc::clone(fickle);
+    move |address| Objects::new(Arc::clone(&fickle) as Arc<dyn ObjectStore>, address.url())
+}
+
+/// The remotes of a store, reached through `fickle`.
+pub fn remotes<'a>(store: &'a Arc<Store>, fickle: &Arc<Fickle>) -> Remotes<'a> {
+    Remotes::through(store, way(fickle))
+}
+
+/// Makes a database at `path` from what is in `fickle`.
+pub fn clone(process: &Arc<SimProcess>, fickle: &Arc<Fickle>, path: &str) -> tideline_journal::Result<Lsn> {
+    let disk = Arc::clone(process) as Arc<dyn Disk>;
+    clone_into(disk, URL, std::path::Path::new(path), pages::options(), &way(fickle))
+}
+
+/// Commits a random change.
+pub fn commit(store: &Arc<Store>, rng: &mut Rng) -> tideline_journal::Result<Lsn> {
+    let mut model = pages::read(store)?.1;
+    let change = model.change(rng);
+    let mut session = Session::new(Arc::clone(store))?;
+    pages::commit(&mut session, &mut model, &change, Durability::Process)
+}
+
+/// What a clone of what is in `fickle` has.
+pub fn cloned(fickle: &Arc<Fickle>) -> (Lsn, Model) {
+    let disk = tideline_journal::disk::SimDisk::new();
+    let process = disk.process();
+    clone(&process, fickle, "/clone.db").unwrap_or_else(|e| panic!("cloning: {e}"));
+    let store = pages::open_at(&process, "/clone.db").unwrap();
+    assert!(store.verify().unwrap().is_empty());
+    pages::read(&store).unwrap()
+}

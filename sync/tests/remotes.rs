@@ -1,0 +1,410 @@
+//! Pushing, pulling and cloning, on a simulated disk and an object store that fails when it is told to.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::pages::{self, Rng, open, open_at, read};
+use common::{Failing, Fickle, Honesty, URL, clone, cloned, commit, remotes};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tideline_journal::disk::SimDisk;
+use tideline_journal::{Code, Lsn, Retention, Store};
+
+/// A store with some commits.
+fn filled(disk: &Arc<SimDisk>, commits: usize) -> Arc<Store> {
+    let store = open(&disk.process()).unwrap();
+    let mut rng = Rng(3);
+    for _ in 0..commits {
+        commit(&store, &mut rng).unwrap();
+    }
+    store
+}
+
+/// Runs a future that is never pending: objects in memory answer at once.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// Copies of all objects.
+fn objects(fickle: &Fickle) -> Vec<(Path, Vec<u8>)> {
+    use futures_util::StreamExt;
+    now(async {
+        let mut all = Vec::new();
+        let mut list = fickle.memory.list(None);
+        while let Some(found) = list.next().await {
+            let at = found.unwrap().location;
+            let bytes = fickle.memory.get(&at).await.unwrap().bytes().await.unwrap();
+            all.push((at, bytes.to_vec()));
+        }
+        all
+    })
+}
+
+fn memory_with(objects: &[(Path, Vec<u8>)]) -> InMemory {
+    let memory = InMemory::new();
+    now(async {
+        for (at, bytes) in objects {
+            memory.put(at, bytes.clone().into()).await.unwrap();
+        }
+    });
+    memory
+}
+
+#[test]
+fn a_clone_has_what_was_pushed_and_both_sides_follow_each_other() {
+    let (disk, fickle) = (SimDisk::new(), Fickle::new());
+    let first = filled(&disk, 5);
+    let there = remotes(&first, &fickle);
+    there.add("origin", URL, false).unwrap();
+    assert_eq!(there.push("origin").unwrap(), Lsn::new(5));
+    let before = fickle.requests();
+    assert_eq!(there.push("origin").unwrap(), Lsn::new(5));
+    assert_eq!(fickle.requests() - before, 1, "nothing to push is one request");
+    let process = disk.process();
+    assert_eq!(clone(&process, &fickle, "/b.db").unwrap(), Lsn::new(5));
+    let second = open_at(&process, "/b.db").unwrap();
+    assert_eq!(read(&second).unwrap(), read(&first).unwrap());
+    let back = remotes(&second, &fickle);
+    let mut rng = Rng(9);
+    for round in 0..8 {
+        let (from, to, pushing, pulling) =
+            if round % 2 == 0 { (&first, &second, &there, &back) } else { (&second, &first, &back, &there) };
+        for _ in 0..=round {
+            commit(from, &mut rng).unwrap();
+        }
+        let before = fickle.requests();
+        let head = pushing.push("origin").unwrap();
+        assert_eq!(fickle.requests() - before, 2, "a push is two requests");
+        assert_eq!(head, from.head());
+        assert_eq!(pulling.pull("origin").unwrap(), head);
+        assert_eq!(read(to).unwrap(), read(from).unwrap());
+        let listed = pulling.list().unwrap();
+        assert_eq!((listed[0].head, listed[0].ahead, listed[0].behind), (Some(head), 0, 0));
+    }
+}
+
+#[test]
+fn who_was_overtaken_is_told_and_nothing_is_changed() {
+    let (disk, fickle) = (SimDisk::new(), Fickle::new());
+    let first = filled(&disk, 3);
+    remotes(&first, &fickle).add("origin", URL, false).unwrap();
+    remotes(&first, &fickle).push("origin").unwrap();
+    let process = disk.process();
+    clone(&process, &fickle, "/b.db").unwrap();
+    let second = open_at(&process, "/b.db").unwrap();
+    commit(&first, &mut Rng(1)).unwrap();
+    commit(&second, &mut Rng(2)).unwrap();
+    remotes(&first, &fickle).push("origin").unwrap();
+    let (own, there) = (read(&second).unwrap(), cloned(&fickle));
+    for what in ["push", "pull", "sync"] {
+        let back = remotes(&second, &fickle);
+        let asked = match what {
+            "push" => back.push("origin"),
+            "pull" => back.pull("origin"),
+            _ => back.sync("origin"),
+        };
+        let refused = asked.unwrap_err();
+        assert_eq!(refused.code(), Code::Diverged, "{what}: {refused}");
+        assert_eq!(read(&second).unwrap(), own, "{what}");
+        assert_eq!(cloned(&fickle), there, "{what}");
+    }
+    let listed = &remotes(&second, &fickle).list().unwrap()[0];
+    assert!(listed.last_error.as_deref().is_some_and(|e| e.contains("DIVERGED")), "{listed:?}");
+    assert_eq!(listed.ahead, 1);
+}
+
+#[test]
+fn what_is_not_there_any_more_is_pushed_as_a_whole() {
+    let (disk, fickle) = (SimDisk::new(), Fickle::new());
+    let store = filled(&disk, 3);
+    store.set_retention(Retention::None).unwrap();
+    let there = remotes(&store, &fickle);
+    there.add("origin", URL, false).unwrap();
+    there.push("origin").unwrap();
+    let process = disk.process();
+    clone(&process, &fickle, "/b.db").unwrap();
+    let mut rng = Rng(5);
+    for _ in 0..40 {
+        commit(&store, &mut rng).unwrap();
+    }
+    assert!(store.status().unwrap().horizon > Lsn::new(3));
+    there.push("origin").unwrap();
+    let own = read(&store).unwrap();
+    assert_eq!(cloned(&fickle), own);
+    // Who only follows gets there as well.
+    let second = open_at(&process, "/b.db").unwrap();
+    remotes(&second, &fickle).pull("origin").unwrap();
+    assert_eq!(read(&second).unwrap(), own);
+}
+
+/// What somebody does with a remote; returns the newest LSN that was acknowledged as pushed.
+fn work(store: &Arc<Store>, fickle: &Arc<Fickle>, acknowledged: &mut Lsn) -> tideline_journal::Result<()> {
+    let there = remotes(store, fickle);
+    there.add("origin", URL, false)?;
+    let mut rng = Rng(17);
+    for _ in 0..3 {
+        for _ in 0..2 {
+            commit(store, &mut rng)?;
+        }
+        *acknowledged = there.push("origin")?;
+    }
+    Ok(())
+}
+
+/// A store may have failed in any way: it pushes on, and a clone has what it has.
+fn goes_on(store: &Arc<Store>, memory: InMemory, acknowledged: Lsn, what: &str) {
+    let sound = Fickle::over(memory);
+    let there = remotes(store, &sound);
+    if store.head() > Lsn::ZERO && acknowledged > Lsn::ZERO {
+        let (lsn, _) = cloned(&sound);
+        assert!(lsn >= acknowledged, "{what}: LSN {lsn} of {acknowledged} acknowledged is there");
+    }
+    there.add("origin", URL, false).unwrap_or_else(|e| panic!("{what}: {e}"));
+    commit(store, &mut Rng(23)).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let pushed = there.push("origin").unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert_eq!(pushed, store.head(), "{what}");
+    assert_eq!(cloned(&sound), read(store).unwrap(), "{what}");
+}
+
+#[test]
+fn any_request_may_fail_and_any_answer_get_lost() {
+    let whole = Fickle::new();
+    let store = filled(&SimDisk::new(), 1);
+    work(&store, &whole, &mut Lsn::default()).unwrap();
+    let count = whole.requests();
+    assert!(count >= 20, "{count}");
+    let mut tried = 0;
+    for failing in [Failing::Refused, Failing::Unanswered, Failing::Dead, Failing::DeadAfter] {
+        for n in 1..=count {
+            let what = format!("request {n} {failing:?}");
+            let fickle = Fickle::failing_at(InMemory::new(), n, failing);
+            let disk = SimDisk::new();
+            let store = filled(&disk, 1);
+            let mut acknowledged = Lsn::ZERO;
+            if let Err(e) = work(&store, &fickle, &mut acknowledged) {
+                assert_eq!(e.code(), Code::Offline, "{what}: {e}");
+            }
+            goes_on(&store, fickle.memory.fork(), acknowledged, &what);
+            tried += 1;
+        }
+    }
+    println!("tried: requests={tried}");
+}
+
+#[test]
+fn the_power_may_go_at_any_step_of_a_push() {
+    let disk = SimDisk::new();
+    let store = filled(&disk, 1);
+    let begun = disk.steps();
+    work(&store, &Fickle::new(), &mut Lsn::default()).unwrap();
+    let steps = disk.steps();
+    for step in begun..steps {
+        let fickle = Fickle::new();
+        let disk = SimDisk::new();
+        let store = filled(&disk, 1);
+        disk.cut_at(step);
+        let mut acknowledged = Lsn::ZERO;
+        work(&store, &fickle, &mut acknowledged).unwrap_err();
+        drop(store);
+        for seed in 0..2 {
+            let what = format!("cut at step {step} ({:?}), seed {seed}", disk.describe(step));
+            let process = disk.reboot(seed).process();
+            let store = open(&process).unwrap_or_else(|e| panic!("{what}: {e}"));
+            // What isn't durable isn't pushed.
+            assert!(store.head() >= acknowledged, "{what}");
+            goes_on(&store, fickle.memory.fork(), acknowledged, &what);
+        }
+    }
+    println!("tried: cuts={}", 2 * (steps - begun));
+}
+
+#[test]
+fn the_power_may_go_at_any_step_of_a_clone_and_of_a_pull() {
+    let fickle = Fickle::new();
+    let source = filled(&SimDisk::new(), 6);
+    let there = remotes(&source, &fickle);
+    there.add("origin", URL, false).unwrap();
+    there.push("origin").unwrap();
+    let follow = |disk: &Arc<SimDisk>| -> tideline_journal::Result<()> {
+        let process = disk.process();
+        clone(&process, &fickle, "/b.db")?;
+        let store = open_at(&process, "/b.db")?;
+        remotes(&store, &fickle).pull("origin")?;
+        store.close()
+    };
+    let whole = SimDisk::new();
+    follow(&whole).unwrap();
+    let mut rng = Rng(31);
+    for _ in 0..5 {
+        commit(&source, &mut rng).unwrap();
+    }
+    there.push("origin").unwrap();
+    let own = read(&source).unwrap();
+    for step in 0..whole.steps() {
+        let disk = SimDisk::new();
+        disk.cut_at(step);
+        follow(&disk).unwrap_err();
+        for seed in 0..2 {
+            let what = format!("cut at step {step} ({:?}), seed {seed}", disk.describe(step));
+            let process = disk.reboot(seed).process();
+            // A database that isn't there yet is cloned; one that is, is empty or follows.
+            match clone(&process, &fickle, "/b.db") {
+                Ok(_) => {}
+                Err(e) => {
+                    assert_eq!(e.code(), Code::Argument, "{what}: {e}");
+                    let store = open_at(&process, "/b.db").unwrap_or_else(|e| panic!("{what}: {e}"));
+                    let back = remotes(&store, &fickle);
+                    if back.list().unwrap_or_else(|e| panic!("{what}: {e}")).is_empty() {
+                        back.add("origin", URL, false).unwrap_or_else(|e| panic!("{what}: {e}"));
+                    }
+                    back.pull("origin").unwrap_or_else(|e| panic!("{what}: {e}"));
+                    store.close().unwrap_or_else(|e| panic!("{what}: {e}"));
+                }
+            }
+            let store = open_at(&process, "/b.db").unwrap();
+            assert_eq!(read(&store).unwrap(), own, "{what}");
+        }
+    }
+    println!("tried: cuts={}", 2 * whole.steps());
+}
+
+#[test]
+fn an_object_that_was_damaged_or_lost_is_never_taken_for_what_it_was() {
+    let fickle = Fickle::new();
+    let source = filled(&SimDisk::new(), 4);
+    let there = remotes(&source, &fickle);
+    there.add("origin", URL, false).unwrap();
+    for lsn in 5..8 {
+        there.push("origin").unwrap();
+        commit(&source, &mut Rng(lsn)).unwrap();
+    }
+    there.push("origin").unwrap();
+    let sound = objects(&fickle);
+    let mut rng = Rng(7);
+    for (n, (at, bytes)) in sound.iter().enumerate() {
+        for trial in 0..40 {
+            let mut damaged = sound.clone();
+            let what = match trial {
+                0 => {
+                    damaged.remove(n);
+                    format!("{at} is lost")
+                }
+                1 => {
+                    damaged[n].1.truncate(rng.below(bytes.len() as u64) as usize);
+                    format!("{at} is cut short")
+                }
+                _ => {
+                    let byte = rng.below(bytes.len() as u64) as usize;
+                    damaged[n].1[byte] ^= 1 << rng.below(8);
+                    format!("byte {byte} of {at}")
+                }
+            };
+            let fickle = Fickle::over(memory_with(&damaged));
+            let disk = SimDisk::new();
+            let process = disk.process();
+            match clone(&process, &fickle, "/b.db") {
+                Err(e) => {
+                    assert!(matches!(e.code(), Code::Damaged | Code::Missing | Code::Format), "{what}: {e}");
+                    assert!(e.to_string().contains(';'), "{e}");
+                    use tideline_journal::disk::Disk;
+                    assert!(!process.exists(std::path::Path::new("/b.db")).unwrap(), "{what}");
+                }
+                // Without its last manifest a chain ends before, and one whose number is gone has others behind it that
+                // nobody gets to: what is there is a prefix.
+                Ok(lsn) => {
+                    assert!(at.as_ref().starts_with("manifest/") && trial == 0, "{what}");
+                    assert!(lsn < source.head(), "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_object_store_that_lets_two_create_one_object_is_refused() {
+    for honesty in [Honesty::Overwrites, Honesty::Races, Honesty::Lies] {
+        let fickle = Fickle::that(honesty);
+        let store = filled(&SimDisk::new(), 2);
+        let there = remotes(&store, &fickle);
+        let refused = there.add("origin", URL, false).unwrap_err();
+        assert_eq!(refused.code(), Code::Denied, "{honesty:?}: {refused}");
+        assert!(there.list().unwrap().is_empty());
+        assert!(objects(&fickle).is_empty(), "{honesty:?}: what was tried is gone");
+        // One writer needs nobody to tell it from others.
+        there.add("origin", URL, true).unwrap();
+        there.push("origin").unwrap();
+        assert_eq!(cloned(&fickle), read(&store).unwrap());
+    }
+}
+
+#[test]
+fn of_eight_writers_each_acknowledged_push_is_in_the_chain() {
+    const WRITERS: u64 = 8;
+    const EACH: usize = 6;
+    let fickle = Fickle::new();
+    let source = filled(&SimDisk::new(), 2);
+    remotes(&source, &fickle).add("origin", URL, false).unwrap();
+    remotes(&source, &fickle).push("origin").unwrap();
+    let acknowledged: Vec<(Lsn, pages::Model)> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|number| {
+                let fickle = Arc::clone(&fickle);
+                scope.spawn(move || {
+                    let mut rng = Rng(100 + number);
+                    let mut acknowledged = Vec::new();
+                    while acknowledged.len() < EACH {
+                        // Whoever was overtaken begins anew.
+                        let process = SimDisk::new().process();
+                        clone(&process, &fickle, "/w.db").unwrap();
+                        let store = open_at(&process, "/w.db").unwrap();
+                        let there = remotes(&store, &fickle);
+                        while acknowledged.len() < EACH {
+                            commit(&store, &mut rng).unwrap();
+                            match there.push("origin") {
+                                Ok(lsn) => {
+                                    let (head, model) = read(&store).unwrap();
+                                    assert_eq!(lsn, head);
+                                    acknowledged.push((lsn, model));
+                                }
+                                Err(e) => {
+                                    assert_eq!(e.code(), Code::Diverged, "{e}");
+                                    break;
+                                }
+                            }
+                        }
+                    }
+                    acknowledged
+                })
+            })
+            .collect();
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+    });
+    let mut lsns: Vec<_> = acknowledged.iter().map(|(lsn, _)| lsn.get()).collect();
+    lsns.sort_unstable();
+    let all: Vec<u64> = (3..3 + WRITERS * EACH as u64).collect();
+    assert_eq!(lsns, all, "each LSN was acknowledged to one writer");
+    let newest = acknowledged.into_iter().max_by_key(|(lsn, _)| *lsn).unwrap();
+    assert_eq!(cloned(&fickle), newest);
+}
+
+#[test]
+fn a_newcomer_asks_for_little_however_many_pushes_there_were() {
+    let fickle = Fickle::new();
+    let source = filled(&SimDisk::new(), 2);
+    let there = remotes(&source, &fickle);
+    there.add("origin", URL, false).unwrap();
+    let mut rng = Rng(12);
+    for pushed in 1..=200u64 {
+        commit(&source, &mut rng).unwrap();
+        there.push("origin").unwrap();
+        if [1, 63, 64, 65, 130, 200].contains(&pushed) {
+            let before = fickle.requests();
+            assert_eq!(cloned(&fickle), read(&source).unwrap());
+            let segments = pushed;
+            let manifests = fickle.requests() - before - segments;
+            assert!(manifests < 64 + 16, "{manifests} requests for manifests after {pushed} pushes");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Remotes through SQL: pushing to a folder, cloning from it, following, and what is refused.
+
+use tideline_tests::{Host, Scratch, python};
+
+/// A source with a remote, and helpers.
+const PREPARED: &str = r#"
+from tide import *
+import os, pathlib
+
+URL = pathlib.Path("there").absolute().as_uri()
+
+def lsn(db):
+    return one(db, "SELECT tide_lsn()")
+
+def rows(db):
+    return db.execute("SELECT * FROM t ORDER BY id").fetchall()
+
+def push(db):
+    return one(db, "SELECT tide_push()")
+
+def pull(db):
+    return one(db, "SELECT tide_pull()")
+
+def listed(db, columns, name="origin"):
+    return db.execute(f"SELECT {columns} FROM tide_remotes WHERE name = ?", (name,)).fetchone()
+
+def refused(db, code, statement, *values):
+    try:
+        db.execute(statement, values).fetchall()
+    except sqlite3.Error as error:
+        text = str(error)
+        assert f"tideline: {code}: " in text and "; " in text, text
+        return text
+    raise AssertionError(f"{statement} wasn't refused")
+
+source = connect("source.db")
+source.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
+source.execute("INSERT INTO t VALUES (1, 'one')")
+assert one(source, "SELECT tide_remote('origin', ?)", URL) == "origin"
+"#;
+
+#[track_caller]
+fn run(script: &str) {
+    python(&Scratch::new(), &format!("{PREPARED}{script}"), &[]).ok();
+}
+
+#[test]
+fn what_is_pushed_is_cloned_and_followed_in_every_host() {
+    Host::each(|host, scratch| {
+        let script = r#"
+assert listed(source, "url, kind, head, behind, ahead, last_success, next_try") == (URL, "file", None, 0, 2, None, None)
+assert push(source) == 2
+before = listed(source, "requests")[0]
+source.execute("INSERT INTO t SELECT value, hex(zeroblob(100)) FROM json_each(?)", (json.dumps(list(range(2, 900))),))
+assert listed(source, "head, behind, ahead") == (2, 0, 1)
+assert push(source) == 3
+assert listed(source, "requests")[0] - before == 2
+assert push(source) == 3
+
+anywhere = sqlite3.connect(":memory:", isolation_level=None)
+path = os.path.abspath("copy.db")
+assert anywhere.execute("SELECT tide_clone(?, ?)", (URL, path)).fetchone() == (3,)
+copy = connect("copy.db")
+assert rows(copy) == rows(source) and lsn(copy) == 3
+assert listed(copy, "url, head, behind, ahead") == (URL, 3, 0, 0)
+lineage = "SELECT json_extract(tide_status(), '$.lineage')"
+assert one(copy, lineage) == one(source, lineage)
+
+source.execute("DELETE FROM t WHERE id > 500")
+push(source)
+assert pull(copy) == 4 and rows(copy) == rows(source)
+copy.execute("INSERT INTO t VALUES (1000, 'from the copy')")
+assert one(copy, "SELECT tide_sync()") == 5
+assert one(source, "SELECT tide_sync('origin')") == 5
+assert rows(copy) == rows(source)
+assert one(source, "SELECT json_extract(tide_status(), '$.remotes')") == '[{"behind":0,"lsn":5,"name":"origin"}]'
+checksum = "SELECT checksum FROM tide_log ORDER BY last_lsn DESC LIMIT 1"
+assert one(source, checksum) == one(copy, checksum) is not None
+for db in source, copy:
+    assert one(db, "PRAGMA integrity_check") == "ok"
+    assert db.execute("SELECT * FROM tide_verify").fetchall() == []
+    db.close()
+# At rest it is a plain file, and the remote is known still.
+assert len(sqlite3.connect("copy.db").execute("SELECT * FROM t").fetchall()) == 501
+copy = connect("copy.db")
+assert listed(copy, "head, behind, ahead, requests") == (5, 0, 0, 0)
+"#;
+        host.python(scratch, &format!("{PREPARED}{script}"), &[]).ok();
+    });
+}
+
+#[test]
+fn both_sides_committed_and_nothing_is_lost() {
+    run(r#"
+push(source)
+one(source, "SELECT tide_clone(?, ?)", URL, os.path.abspath("copy.db"))
+copy = connect("copy.db")
+source.execute("INSERT INTO t VALUES (2, 'here')")
+copy.execute("INSERT INTO t VALUES (2, 'there')")
+push(source)
+here, there = rows(source), rows(copy)
+for call in "tide_push", "tide_pull", "tide_sync":
+    text = refused(copy, "DIVERGED", f"SELECT {call}()")
+    assert "tide_export" in text
+assert "DIVERGED" in listed(copy, "last_error")[0]
+assert (rows(source), rows(copy)) == (here, there)
+# What it says helps.
+one(copy, "SELECT tide_export(?)", os.path.abspath("kept.db"))
+assert sqlite3.connect("kept.db").execute("SELECT * FROM t ORDER BY id").fetchall() == there
+one(copy, "SELECT tide_clone(?, ?)", URL, os.path.abspath("again.db"))
+again = connect("again.db")
+assert rows(again) == here
+# Another database's place isn't taken.
+other = connect("other.db")
+other.execute("CREATE TABLE u(x)")
+one(other, "SELECT tide_remote('origin', ?)", URL)
+refused(other, "FOREIGN", "SELECT tide_push()")
+refused(other, "FOREIGN", "SELECT tide_pull()")
+"#);
+}
+
+#[test]
+fn a_remote_that_is_away_blocks_nobody() {
+    run(r#"
+push(source)
+os.rename("there", "away")
+source.execute("INSERT INTO t VALUES (2, 'two')")
+refused(source, "OFFLINE", "SELECT tide_push()")
+refused(source, "OFFLINE", "SELECT tide_pull()")
+refused(source, "OFFLINE", "SELECT tide_clone(?, ?)", URL, os.path.abspath("copy.db"))
+assert not os.path.exists("copy.db") and not os.path.exists("copy.db-tide") and not os.path.exists("there")
+error, success = listed(source, "last_error, last_success")
+assert "OFFLINE" in error and success.endswith("Z")
+source.execute("INSERT INTO t VALUES (3, 'three')")
+os.rename("away", "there")
+assert push(source) == 4
+assert listed(source, "last_error, ahead") == (None, 0)
+# Its last manifest and a segment go: what is there is told, and nothing is made up.
+for segment in pathlib.Path("there/segment").glob("*/*"):
+    segment.unlink()
+text = refused(source, "MISSING", "SELECT tide_clone(?, ?)", URL, os.path.abspath("copy.db"))
+assert "segment/" in text and not os.path.exists("copy.db")
+"#);
+}
+
+#[test]
+fn several_remotes_each_have_a_position_and_are_forgotten_when_told() {
+    run(r#"
+second = pathlib.Path("second").absolute().as_uri()
+assert push(source) == 2
+source.execute("INSERT INTO t VALUES (2, 'two')")
+one(source, "SELECT tide_remote('second', ?)", second)
+assert one(source, "SELECT tide_push('second')") == 3
+assert source.execute("SELECT name, head, ahead FROM tide_remotes").fetchall() == [("origin", 2, 1), ("second", 3, 0)]
+text = refused(source, "BUSY", "SELECT tide_detach()")
+assert "'origin'" in text or '"origin"' in text
+one(source, "SELECT tide_remote('origin', NULL)")
+assert [name for (name,) in source.execute("SELECT name FROM tide_remotes")] == ["second"]
+text = refused(source, "ARGUMENT", "SELECT tide_push()")
+assert "second" in text
+# A second adding of the same changes nothing; another URL begins anew.
+one(source, "SELECT tide_remote('second', ?)", second)
+assert listed(source, "head", "second") == (3,)
+one(source, "SELECT tide_remote('second', ?)", pathlib.Path("third").absolute().as_uri())
+assert listed(source, "head", "second") == (None,)
+one(source, "SELECT tide_push('second')")
+assert one(source, "SELECT tide_detach()") == 3
+assert not os.path.exists("source.db-tide")
+"#);
+}
+
+#[test]
+fn bad_input_is_refused_with_a_reason() {
+    run(r#"
+path = os.path.abspath("copy.db")
+refused(source, "MISSING", "SELECT tide_clone(?, ?)", URL, path)
+assert not os.path.exists(path) and not os.path.exists(path + "-tide")
+push(source)
+for statement, *values in [
+    ("SELECT tide_remote(NULL, ?)", URL),
+    ("SELECT tide_remote('', ?)", URL),
+    ("SELECT tide_remote('a b', ?)", URL),
+    ("SELECT tide_remote('x', 'backups')",),
+    ("SELECT tide_remote('x', 's3://bucket/app')",),
+    ("SELECT tide_remote('x', 'file:///')",),
+    ("SELECT tide_remote('x', 17)",),
+    ("SELECT tide_remote('x', ?, '{\"pace\": 1}')", URL),
+    ("SELECT tide_remote('x', ?, '[]')", URL),
+    ("SELECT tide_remote('x', ?, '{\"single_writer\": \"yes\"}')", URL),
+    ("SELECT tide_remote('x', NULL)",),
+    ("SELECT tide_push('nobody')",),
+    ("SELECT tide_push('origin', '{\"every\": \"1s\"}')",),
+    ("SELECT tide_push(7)",),
+    ("SELECT tide_clone(?, ?)", URL, os.path.abspath("source.db")),
+    ("SELECT tide_clone(?, NULL)", URL),
+    ("SELECT tide_clone(NULL, 'x.db')",),
+    ("SELECT tide_clone(?, 'x.db', '{\"eager\": 1}')", URL),
+]:
+    refused(source, "ARGUMENT", statement, *values)
+source.execute("BEGIN")
+for call in "tide_push()", "tide_pull()", "tide_sync()", f"tide_remote('x', '{URL}')":
+    refused(source, "DENIED", f"SELECT {call}")
+source.execute("COMMIT")
+assert [name for (name,) in source.execute("SELECT name FROM tide_remotes")] == ["origin"]
+assert listed(source, "last_error") == (None,)
+pathlib.Path("file").write_text("no folder")
+text = refused(source, "IO", "SELECT tide_remote('x', ?)", (pathlib.Path("file").absolute() / "in").as_uri())
+"#);
+}
