@@ -22,6 +22,7 @@ impl Store {
     /// The sidecar of the base's hashes.
     pub(crate) fn hashes(&self, page_size: u32) -> Result<Hashes> {
         let _guard = self.lock_superblock()?;
+        self.side_in_place()?;
         Hashes::open(&*self.disk, &self.path, &self.side, page_size)
     }
 

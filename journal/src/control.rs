@@ -187,6 +187,17 @@ impl ControlFile {
         drop(self.file.unlock(LOCK_SLOTS, LOCK_REMOTES + 1 - LOCK_SLOTS));
     }
 
+    /// What identifies it: device and inode.
+    pub fn inode(&self) -> Result<(u64, u64)> {
+        let identity = self.file.identity().at(|| "reading the control file".into())?;
+        Ok((identity.device, identity.inode))
+    }
+
+    /// Lets others run for a while.
+    pub fn pause(&self, time: Duration) {
+        self.words.pause(time);
+    }
+
     /// True if no other process has the store open. Only meaningful under [`Lock::Open`].
     pub fn alone(&self) -> Result<bool> {
         Ok(!self.file.locked_by_other(LOCK_SLOTS, SLOTS as u64).at(|| "asking for locks".into())?)

@@ -24,6 +24,7 @@ impl Store {
         let result = self.detach_alone();
         if result.is_ok() {
             *closed = true;
+            self.leave_base();
         }
         self.control.file().unlock(Lock::Open);
         result

@@ -399,6 +399,7 @@ impl Store {
     /// Folds everything and takes the mark off, for the last process that closes the store.
     pub(crate) fn rest(&self) -> Result<()> {
         self.fold.lock().take();
+        self.side_in_place()?;
         self.adopt_orphans()?;
         let head = self.control.appended();
         let block = self.read_superblock()?;

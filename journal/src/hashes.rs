@@ -65,6 +65,12 @@ impl Hashes {
         Ok(hashes)
     }
 
+    /// True if the file isn't at its name any more.
+    pub fn is_lost(&self, disk: &dyn Disk) -> Result<bool> {
+        let own = self.file.identity().at(|| self.here())?;
+        Ok(disk.identity(&self.path).at(|| self.here())? != Some((own.device, own.inode)))
+    }
+
     /// Opens it for reading alone, if it is there and has hashes of pages of this size.
     pub fn existing(disk: &dyn Disk, side: &Path, page_size: u32) -> Result<Option<Hashes>> {
         let path = side.join(Name::Hashes.to_string());

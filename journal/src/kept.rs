@@ -77,6 +77,7 @@ struct Keeping<'a> {
 impl Store {
     /// The kept segments that are whole, and the largest number of any.
     pub(crate) fn kept(&self) -> Result<(Vec<Kept>, u32)> {
+        self.side_in_place()?;
         let mut found = Vec::new();
         let mut last = 0;
         for name in self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))? {

@@ -49,6 +49,7 @@ mod spare;
 mod state;
 mod store;
 mod touched;
+mod unpacked;
 mod verify;
 
 pub mod disk;

@@ -16,6 +16,9 @@ use crate::segment::Segment;
 /// Bytes that a transaction collects in memory before it writes them behind the tail.
 const BUFFER: usize = 256 << 10;
 
+/// Bytes that are written from where they are, as there are so many.
+const DIRECT: usize = 64 << 10;
+
 /// Bytes of a long transaction that are made ready to be written once more, when there are so many: the pager's cache
 /// gives the same pages up again and again.
 const REWRITTEN: u64 = 4 << 20;
@@ -224,6 +227,35 @@ impl Overlay {
             }
         };
         self.write(offset, image)
+    }
+
+    /// Stages whole blocks, in order of their numbers, whose hashes are known. Unlike a pager with a small cache, who has
+    /// them writes none of them once more.
+    pub fn put_all(&mut self, blocks: impl Iterator<Item = (u32, u64)> + Clone, images: &[u8]) -> Result<()> {
+        let length = self.block;
+        if blocks.clone().any(|(block, _)| block == 1 || self.row(block).is_some()) {
+            let each = blocks.zip(images.chunks_exact(length));
+            return each.into_iter().try_for_each(|((block, _), image)| self.put(block, image));
+        }
+        self.dirty = true;
+        let offset = self.stage(images.len())?;
+        for ((block, hash), n) in blocks.zip(0..) {
+            self.len = self.len.max(u64::from(block) * length as u64);
+            self.map.insert(block, self.rows.len());
+            self.rows.push(Row { page: block, segment: 0, offset: offset + n * length as u64, hash });
+        }
+        if offset > self.buffered || !self.buffer.is_empty() || images.len() < DIRECT {
+            return self.write(offset, images);
+        }
+        self.room(offset, images.len() as u64)?;
+        self.write_through(offset, images)?;
+        self.buffered = self.next;
+        if self.buffered - self.warm >= REWRITTEN {
+            // The disk writes while more is made ready.
+            self.segment.file.begin_sync();
+            self.warm = self.buffered;
+        }
+        Ok(())
     }
 
     /// Room for `len` more bytes of images; where they go.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use crate::disk::{File, How, Identity};
 use crate::error::{At, Code, Error, Result};
-use crate::format::{Kind, Name, Origin, Shipped, ShippedHeader, ShippedRow, Unpacking};
+use crate::format::{Kind, Name, Origin, Shipped, ShippedHeader, ShippedRow};
 use crate::hash::page_hash;
 use crate::lsn::{Lsn, LsnRange};
 use crate::past::Past;
 use crate::session::{Durability, Proto, Session};
 use crate::state::{Counters, State, later, lock_page};
 use crate::store::Store;
+use crate::unpacked::{Source, each_batch};
 
 /// How often a snapshot may have become stale between being taken and being written on.
 const STALE_TRIES: usize = 100;
@@ -39,6 +40,7 @@ impl Store {
         self.whole()?;
         let mut session = Session::new(Arc::clone(self))?;
         self.become_writer(&mut session)?;
+        self.wholly_in_place()?;
         let here =
             *session.state().ok_or_else(|| Error::new(Code::Io, "no snapshot; report this as a bug"))?;
         match self.judge(&shipped, &here)? {
@@ -74,23 +76,33 @@ impl Store {
         here: &State,
         walk: impl Fn(&mut dyn FnMut(&Shipped<'_>) -> Result<()>) -> Result<()>,
     ) -> Result<Lsn> {
-        if header.lineage != self.lineage() {
-            // Nothing is staged before the journal goes on in a segment of the new lineage, and an entry
-            // that isn't right must not change the lineage: it is looked at before.
-            let mut looking = Applying::begin(self, session, header, here)?;
-            walk(&mut |piece| {
-                let mut unpacking = Unpacking::new(header.state.page_size as usize);
-                piece.rows().try_for_each(|row| {
-                    looking.count(&row);
-                    looking.unpack(&mut unpacking, &row).map(drop)
-                })
-            })?;
-            looking.complete(session)?;
-            self.take_over(header.lineage)?;
+        // An entry that isn't right must not change the lineage: its pages wait in a segment to which nothing leads.
+        let taking = match header.lineage == self.lineage() {
+            true => None,
+            false => Some(self.begin_take_over(header.lineage)?),
+        };
+        let staged = Applying::begin(self, session, header, here).and_then(|mut applying| {
+            if let Some(segment) = &taking {
+                session.stage_in(Arc::clone(segment))?;
+            }
+            walk(&mut |piece| applying.stage(session, piece))?;
+            applying.complete(session)?;
+            Ok(applying)
+        });
+        match (staged, taking) {
+            (Ok(applying), taking) => {
+                if let Some(segment) = taking {
+                    self.take_over(segment)?;
+                }
+                applying.commit(session)
+            }
+            (Err(e), Some(segment)) => {
+                // Without it nothing has changed; and if it stays, the next one to open the store removes it.
+                self.give_take_over_up(&segment).unwrap_or_else(|e| crate::report(&e));
+                Err(e)
+            }
+            (Err(e), None) => Err(e),
         }
-        let mut applying = Applying::begin(self, session, header, here)?;
-        walk(&mut |piece| applying.stage(session, piece))?;
-        applying.commit(session)
     }
 
     /// A stale snapshot is taken again; who waits for another writer, and how long, is the caller's
@@ -255,57 +267,33 @@ impl Applying {
         self.sum = self.sum.map(|sum| sum.wrapping_add(row.hash));
     }
 
-    /// The image of a row, whose hash is right.
-    fn unpack<'a>(&self, unpacking: &'a mut Unpacking, row: &ShippedRow<'_>) -> Result<&'a [u8]> {
-        let image = unpacking.image(row, |to| {
-            if let Some(past) = &self.past
-                && past.read(&self.store, row.page, to)?
-            {
-                return Ok(());
-            }
-            Err(Error::new(
-                Code::Gap,
-                format!(
-                    "the blob has page {} as a difference from LSN {}, which this replica, at {}, no longer has; ship tide_prepare({})",
-                    row.page,
-                    self.header.range.first.get() - 1,
-                    self.here.lsn,
-                    self.here.lsn
-                ),
-            ))
-        })?;
-        if page_hash(row.page, image) == row.hash {
-            return Ok(image);
-        }
-        Err(Error::new(
-            Code::Damaged,
-            format!(
-                "page {} of the blob isn't what it should be, or what it is a difference from isn't; run tide_verify here and on the sender, and ship it again",
-                row.page
-            ),
-        ))
-    }
-
     fn stage(&mut self, session: &mut Session, piece: &Shipped<'_>) -> Result<()> {
         let size = self.header.state.page_size as usize;
-        let mut unpacking = Unpacking::new(size);
         let resized = self.here.size > 0 && self.here.page_size as usize != size;
         let hashes = if self.sum.is_some() && !self.header.full && !resized && self.here.size > 0 {
             Some(self.store.hashes(self.here.page_size)?)
         } else {
             None
         };
-        for row in piece.rows() {
-            self.count(&row);
-            if let Some(sum) = &mut self.sum {
-                if let Some(hashes) = hashes.as_ref().filter(|_| row.page <= self.here.size) {
-                    *sum = sum.wrapping_sub(self.store.hash_at(session.pinned()?, hashes, row.page)?);
+        let known = Known {
+            store: Arc::clone(&self.store),
+            past: self.past.take(),
+            range: self.header.range,
+            here: self.here.lsn,
+        };
+        let staged = each_batch(piece, &known, &mut |rows, images| {
+            for row in rows {
+                self.count(row);
+                if let Some(sum) = &mut self.sum {
+                    if let Some(hashes) = hashes.as_ref().filter(|_| row.page <= self.here.size) {
+                        *sum = sum.wrapping_sub(self.store.hash_at(session.pinned()?, hashes, row.page)?);
+                    }
                 }
             }
-            let image = self.unpack(&mut unpacking, &row)?;
-            session.stage_page(row.page, size, image)?;
-        }
-        Ok(())
+            session.stage_pages(size, rows.iter().map(|row| (row.page, row.hash)), images)
+        });
+        self.past = known.past;
+        staged
     }
 
     /// Decides whether the pages that were counted make the database that the sender has.
@@ -344,8 +332,7 @@ impl Applying {
         Ok(())
     }
 
-    fn commit(mut self, session: &mut Session) -> Result<Lsn> {
-        self.complete(session)?;
+    fn commit(self, session: &mut Session) -> Result<Lsn> {
         let header = self.header;
         let own = self.here.counters;
         let theirs = header.state.counters;
@@ -358,6 +345,8 @@ impl Applying {
             cookie: if own.cookie > theirs.cookie { own.cookie.wrapping_add(1) } else { theirs.cookie },
         };
         let last = header.range.last;
+        // What went while the pieces came together.
+        session.store().wholly_in_place()?;
         session.prepare_as(Proto {
             kind: if header.full {
                 Kind::Full
@@ -377,6 +366,48 @@ impl Applying {
         }
         session.end_read()?;
         Ok(lsn)
+    }
+}
+
+/// What rows are compared with, and what is known here of the database before them.
+struct Known {
+    store: Arc<Store>,
+    /// The database before the entry's range, if it is known here.
+    past: Option<Past>,
+    range: LsnRange,
+    here: Lsn,
+}
+
+impl Source for Known {
+    fn before(&self, row: &ShippedRow<'_>, to: &mut [u8]) -> Result<()> {
+        if let Some(past) = &self.past
+            && past.read(&self.store, row.page, to)?
+        {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::Gap,
+            format!(
+                "the blob has page {} as a difference from LSN {}, which this replica, at {}, no longer has; ship tide_prepare({})",
+                row.page,
+                self.range.first.get() - 1,
+                self.here,
+                self.here
+            ),
+        ))
+    }
+
+    fn check(&self, row: &ShippedRow<'_>, image: &[u8]) -> Result<()> {
+        if page_hash(row.page, image) == row.hash {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::Damaged,
+            format!(
+                "page {} of the blob isn't what it should be, or what it is a difference from isn't; run tide_verify here and on the sender, and ship it again",
+                row.page
+            ),
+        ))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use crate::disk::{Disk, File, How};
 use crate::error::{At, Code, Error, Result};
@@ -33,6 +33,8 @@ pub(crate) struct Segment {
     assumed: bool,
     /// Its bytes are on their way to the disk.
     pub under_way: AtomicBool,
+    /// Device and inode, once somebody asked.
+    inode: OnceLock<(u64, u64)>,
     /// The journal doesn't go through it any more, and this process has seen to its file.
     pub gone: AtomicBool,
 }
@@ -99,7 +101,7 @@ fn rows_are_right(header: &EntryHeader, table: &[u8]) -> bool {
 impl Segment {
     fn of(header: SegmentHeader, file: Arc<dyn File>, path: PathBuf, assumed: bool) -> Segment {
         let (under_way, gone) = (AtomicBool::default(), AtomicBool::default());
-        Segment { header, file, path, assumed, under_way, gone }
+        Segment { header, file, path, assumed, under_way, inode: OnceLock::new(), gone }
     }
 
     /// Creates the file with its header and `capacity` bytes, durably.
@@ -121,6 +123,15 @@ impl Segment {
     pub fn begin(file: Arc<dyn File>, path: PathBuf, header: SegmentHeader) -> Result<Segment> {
         file.write_at(&header.encode(), 0).at(|| format!("writing {}", path.display()))?;
         Ok(Segment::of(header, file, path, false))
+    }
+
+    /// Device and inode of the file that is open.
+    pub fn inode(&self) -> Result<(u64, u64)> {
+        if let Some(&inode) = self.inode.get() {
+            return Ok(inode);
+        }
+        let found = self.file.identity().at(|| format!("reading {}", self.path.display()))?;
+        Ok(*self.inode.get_or_init(|| (found.device, found.inode)))
     }
 
     /// Makes everything in it durable.

@@ -126,8 +126,7 @@ impl Store {
     /// The segment that the journal goes on in, with the header that `header` makes for its number. Its
     /// name is on the disk, the rest need not be.
     pub(crate) fn next_segment(&self, header: impl FnOnce(u32) -> SegmentHeader) -> Result<Segment> {
-        let ready = self.ready.lock().pop_front();
-        let Ready { file, path, number, .. } = match ready {
+        let Ready { file, path, number, .. } = match self.still_ready()? {
             Some(ready) => ready,
             None => {
                 let made = match self.recycled()? {
@@ -141,12 +140,25 @@ impl Store {
         Segment::begin(file, path, header(number))
     }
 
+    /// The next one that is ready, and at its name still.
+    fn still_ready(&self) -> Result<Option<Ready>> {
+        loop {
+            let Some(ready) = self.ready.lock().pop_front() else { return Ok(None) };
+            let here = || format!("looking for {}", ready.path.display());
+            let own = ready.file.identity().at(here)?;
+            if self.disk.identity(&ready.path).at(here)? == Some((own.device, own.inode)) {
+                return Ok(Some(ready));
+            }
+        }
+    }
+
     pub(crate) fn sync_side(&self) -> Result<()> {
         self.disk.sync_dir(&self.side).at(|| format!("syncing {}", self.side.display()))
     }
 
     /// A file that was a segment before, with the name of a new one; that isn't on the disk yet.
     fn recycled(&self) -> Result<Option<Ready>> {
+        self.side_in_place()?;
         while let Some(spare) = self.unpinned_spare(|spares| spares.remove(0))? {
             let number = self.control.next_segment()?;
             let path = self.file_path(Name::Segment(number));
@@ -162,6 +174,7 @@ impl Store {
 
     /// A new file with the name of a new segment; that isn't on the disk yet.
     fn created(&self) -> Result<Ready> {
+        self.side_in_place()?;
         let number = self.control.next_segment()?;
         let path = self.file_path(Name::Segment(number));
         let here = || format!("writing {}", path.display());
@@ -192,6 +205,9 @@ impl Store {
     }
 
     pub(crate) fn remove_all(&self, paths: Vec<PathBuf>) -> Result<()> {
+        if !paths.is_empty() {
+            self.side_in_place()?;
+        }
         for path in paths {
             match self.disk.remove(&path) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}

@@ -67,6 +67,8 @@ impl Store {
             let mut cached = self.touched.hashes.lock();
             match &*cached {
                 Some((of, hashes)) if *of == size => hashes.clone(),
+                // Those at the name are another's, or none; this page is compared when the folder is back.
+                _ if self.side_in_place().is_err() => return Ok(()),
                 _ => {
                     let hashes = Hashes::existing(&*self.disk, &self.side, size as u32)?.map(Arc::new);
                     *cached = Some((size, hashes.clone()));
@@ -89,6 +91,9 @@ impl Store {
             }
         };
         if hash != known {
+            if self.forget_lost_hashes()? {
+                return self.first_touch(page, size, copies);
+            }
             return Err(Error::new(
                 Code::Damaged,
                 format!(
@@ -99,5 +104,18 @@ impl Store {
         }
         word.fetch_or(bit, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Forgets the sidecar if it isn't at its name any more: folds have noted what they wrote in another one since.
+    fn forget_lost_hashes(&self) -> Result<bool> {
+        let mut cached = self.touched.hashes.lock();
+        let lost = match &*cached {
+            Some((_, Some(hashes))) => hashes.is_lost(&*self.disk)?,
+            _ => false,
+        };
+        if lost {
+            *cached = None;
+        }
+        Ok(lost)
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::control::Lock;
+use crate::control::{Control, Lock};
 use crate::disk::How;
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Name, SEGMENT_HEADER_LEN, SLOT_LEN, SUPERBLOCK_LEN, Superblock};
@@ -55,6 +55,7 @@ impl Store {
         session.read_by_calls(true);
         session.begin_read()?;
         self.verify_superblock(&mut findings)?;
+        self.verify_names(&session, &mut findings)?;
         self.verify_journal(&session, &mut findings)?;
         self.verify_kept(&mut findings)?;
         self.verify_base(&session, &mut findings)?;
@@ -82,7 +83,23 @@ impl Store {
         path.strip_prefix(folder).unwrap_or(path).display().to_string()
     }
 
+    /// A segment that is read still, as it is open, and that nobody will find any more.
+    fn verify_names(&self, session: &Session, findings: &mut Vec<Finding>) -> Result<()> {
+        if let Some((segment, e)) = self.misplaced(&session.pinned()?.index, Control::horizon)? {
+            findings.push(Finding {
+                severity: "error",
+                file: self.name_of(&segment.path),
+                offset: None,
+                lsn: None,
+                page: None,
+                message: e.text().to_owned(),
+            });
+        }
+        Ok(())
+    }
+
     fn verify_superblock(&self, findings: &mut Vec<Finding>) -> Result<()> {
+        self.side_in_place()?;
         let _guard = self.lock_superblock()?;
         let path = self.file_path(Name::Superblock);
         let file = self.disk.open(&path, How::Read).at(|| format!("opening {}", path.display()))?;

@@ -156,6 +156,38 @@ fn shipped_entries_make_an_equal_replica() {
 }
 
 #[test]
+fn a_full_image_that_is_wrong_leaves_an_empty_store_as_it_was() {
+    let source = open(&SimDisk::new().process()).unwrap();
+    let mut session = Session::new(Arc::clone(&source)).unwrap();
+    let (mut model, mut rng) = (Model::default(), Rng(14));
+    for _ in 0..30 {
+        let change = model.change(&mut rng);
+        commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+    }
+    let blob = source.prepare(Lsn::ZERO, None).unwrap().unwrap();
+    // Its last page is another one, and its checksum that of all bytes.
+    let mut wrong = blob.clone();
+    let end = wrong.len() - 4;
+    wrong[end - 1] ^= 1;
+    let crc = crc32fast::hash(&wrong[192..end]);
+    wrong[end..].copy_from_slice(&crc.to_le_bytes());
+
+    let process = SimDisk::new().process();
+    let replica = open(&process).unwrap();
+    let segments = || {
+        let names = process.list(Path::new(&format!("{PATH}-tide"))).unwrap();
+        let mut names: Vec<String> = names.into_iter().filter(|name| name.ends_with(".seg")).collect();
+        names.sort();
+        names
+    };
+    let (lineage, before) = (replica.lineage(), segments());
+    assert_eq!(replica.receive(&wrong).unwrap_err().code(), Code::Damaged);
+    assert_eq!((replica.lineage(), segments(), replica.head()), (lineage, before, Lsn::ZERO));
+    assert_eq!(replica.receive(&blob).unwrap(), Lsn::new(30));
+    assert_eq!((replica.lineage(), read(&replica).unwrap().1), (source.lineage(), model));
+}
+
+#[test]
 fn compaction_changes_no_content() {
     let disk = SimDisk::new();
     let store = open(&disk.process()).unwrap();
@@ -399,6 +431,33 @@ fn a_base_that_was_replaced_under_another_process_is_not_joined() {
 }
 
 #[test]
+fn who_has_no_words_in_common_with_those_who_have_the_base_open_is_refused() {
+    let disk = SimDisk::new();
+    let (first, second) = (disk.process(), disk.process());
+    let control = Path::new("/app.db-tide/control");
+    let mut model = Model::default();
+    for written in [false, true] {
+        let store = open(&first).unwrap();
+        let mut session = Session::new(Arc::clone(&store)).unwrap();
+        if written {
+            let change = Change { fills: vec![(1, 1), (2, 2)], size: 2 };
+            commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+        }
+        second.remove(control).unwrap();
+        assert_eq!(open(&second).err().map(|e| e.code()), Some(Code::Foreign));
+        // The one who was refused has made another one.
+        assert_eq!(store.in_place().err().map(|e| e.code()), Some(Code::Missing));
+        assert_eq!(store.fold().err().map(|e| e.code()), Some(Code::Missing));
+        assert_eq!(read(&store).unwrap().1, model);
+        drop(session);
+        // It leaves everything to whoever opens next.
+        assert_eq!(store.close().err().map(|e| e.code()), Some(Code::Missing));
+        drop(store);
+        assert_eq!(read(&open(&second).unwrap()).unwrap().1, model);
+    }
+}
+
+#[test]
 fn a_transaction_that_goes_on_after_it_was_prepared_keeps_its_images() {
     // In EXCLUSIVE mode a pager syncs when it rolls back, and writes its next transaction behind that. The first one
     // ends where the memory that collects it is nearly full; its page table is behind the last image then.
@@ -461,4 +520,23 @@ fn a_counter_that_was_served_at_rest_is_not_served_again_with_another_state() {
         drop((first, other));
         store.close().unwrap();
     }
+}
+
+#[test]
+fn a_process_that_others_have_overtaken_finds_its_files_in_place() {
+    // What it takes for the journal's end has been written again as another segment since.
+    let disk = SimDisk::new();
+    let (idle, busy) = (open(&disk.process()).unwrap(), open(&disk.process()).unwrap());
+    busy.set_retention(Retention::None).unwrap();
+    let mut model = Model::default();
+    let mut rng = Rng(2);
+    let mut session = Session::new(Arc::clone(&busy)).unwrap();
+    for round in 0..8 {
+        for _ in 0..20 {
+            let change = model.change(&mut rng);
+            commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+        }
+        idle.wholly_in_place().unwrap_or_else(|e| panic!("round {round}: {e}"));
+    }
+    assert_eq!(read(&idle).unwrap().1, model);
 }

@@ -29,6 +29,7 @@ pub(crate) fn open(path: &Path) -> Result<Arc<Store>> {
                     ),
                 ));
             }
+            store.wholly_in_place()?;
             return Ok(store);
         }
     }

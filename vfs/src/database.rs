@@ -15,6 +15,7 @@ use libsqlite3_sys as ffi;
 use tideline_journal::{Code, Durability, Error, Lsn, Result, Session, Store};
 
 use crate::catalog;
+use crate::failure::note;
 use crate::rollback::{Before, Level, RollbackJournal};
 use crate::turn::Turn;
 
@@ -22,7 +23,7 @@ use crate::turn::Turn;
 const VERSION_AT: u64 = 24;
 const VERSION_LEN: usize = 16;
 
-/// How long a name is taken for that of the file that it was.
+/// How long names are taken for those of the files that they were.
 const MOMENT: Duration = Duration::from_millis(10);
 
 /// What the SQL functions see of a connection's database.
@@ -43,7 +44,7 @@ pub(crate) struct Database {
 /// One that could be opened.
 pub(crate) struct Open {
     name: Arc<Path>,
-    /// When the file was last found at its name.
+    /// When the files were last found at their names.
     looked: Instant,
     /// The last commit waited for the disk.
     waits: bool,
@@ -307,6 +308,10 @@ impl Open {
         if self.doom == Doom::Stale {
             return Err(doomed());
         }
+        // What went while the transaction lasted.
+        if self.session.has_changed() && self.looked.elapsed() >= MOMENT {
+            self.look()?;
+        }
         self.session.prepare(super_journal)
     }
 
@@ -327,18 +332,31 @@ impl Open {
         published.map(drop)
     }
 
-    /// `FCNTL_HAS_MOVED`: true if the name isn't that of the file any more. SQLite asks at each write; who writes all
-    /// the time, and doesn't wait for the disk, is told within a moment.
+    /// `FCNTL_HAS_MOVED`: true if the files that are open aren't at their names any more. SQLite asks at each write; who
+    /// writes all the time is told within a moment, and at once of the base and the folder if he waits for the disk.
     pub fn has_moved(&mut self) -> bool {
-        if !self.waits && self.looked.elapsed() < MOMENT {
-            return false;
+        let looked = if self.looked.elapsed() >= MOMENT {
+            self.look()
+        } else if self.waits {
+            self.store().in_place()
+        } else {
+            Ok(())
+        };
+        match looked {
+            Err(e) if matches!(e.code(), Code::Foreign | Code::Missing) => {
+                note(&e);
+                true
+            }
+            // Where that can't be found out, the write will tell.
+            _ => false,
         }
-        // Where that can't be found out, the write will tell.
-        let moved = self.store().has_moved().unwrap_or(false);
-        if !moved {
-            self.looked = Instant::now();
-        }
-        moved
+    }
+
+    /// Makes sure that all files are at their names.
+    fn look(&mut self) -> Result<()> {
+        self.store().wholly_in_place()?;
+        self.looked = Instant::now();
+        Ok(())
     }
 
     /// `FCNTL_LOCKSTATE`.

@@ -34,6 +34,9 @@ const DIFFERENCE: u8 = 2;
 /// It is compressed against the image in the row before; the first of a piece against nothing.
 const COMPRESSED: u8 = 3;
 
+/// Rows after which one takes no other row's image, so that a receiver can take several such runs at a time.
+const CHAIN: usize = 255;
+
 /// Header of a shipped entry or of a piece of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShippedHeader {
@@ -81,55 +84,78 @@ impl ShippedRow<'_> {
     pub fn is_difference(&self) -> bool {
         self.encoding == DIFFERENCE
     }
+
+    /// True if it takes the image of the row before.
+    pub fn is_chained(&self) -> bool {
+        self.encoding == COMPRESSED
+    }
 }
 
-/// Turns the rows of a piece into images, one after the other.
+/// Turns rows into images, one after the other.
 pub struct Unpacking {
     stretcher: Stretcher,
     page_size: usize,
-    image: Vec<u8>,
-    /// That of the row before; empty for the first.
+    /// Image of the row before; empty for the first of a piece.
     previous: Vec<u8>,
     /// What the page had before the range.
     before: Vec<u8>,
 }
 
 impl Unpacking {
-    /// For the rows of one piece, of pages of this size.
+    /// For rows of pages of this size, of which the first takes no other row's image, or is a piece's first.
     pub fn new(page_size: usize) -> Unpacking {
-        let (image, previous, before) = (Vec::new(), Vec::new(), Vec::new());
-        Unpacking { stretcher: Stretcher::new(), page_size, image, previous, before }
+        Unpacking { stretcher: Stretcher::new(), page_size, previous: Vec::new(), before: Vec::new() }
     }
 
-    /// The image of the next row; `before` fills in the one that the page had before the range, where
-    /// [`ShippedRow::is_difference`]. Its hash isn't compared.
+    /// Begins anew.
+    pub fn reset(&mut self) {
+        self.previous.clear();
+    }
+
+    /// Fills `images` with those of the next rows; `before` fills in the one that a page had before the range, where
+    /// [`ShippedRow::is_difference`]; `check` is shown each, with its row.
     ///
     /// # Errors
-    /// `Damaged`, and those of `before`.
-    pub fn image(
+    /// `Damaged`, and those of `before` and `check`.
+    pub fn images(
         &mut self,
-        row: &ShippedRow<'_>,
-        before: impl FnOnce(&mut [u8]) -> Result<()>,
-    ) -> Result<&[u8]> {
-        std::mem::swap(&mut self.image, &mut self.previous);
-        self.image.resize(self.page_size, 0);
-        let right = match row.encoding {
-            RAW => {
-                self.image.copy_from_slice(row.encoded);
-                true
+        rows: &[ShippedRow<'_>],
+        images: &mut Vec<u8>,
+        before: impl Fn(&ShippedRow<'_>, &mut [u8]) -> Result<()>,
+        check: impl Fn(&ShippedRow<'_>, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let size = self.page_size;
+        images.resize(rows.len() * size, 0);
+        for (n, row) in rows.iter().enumerate() {
+            let (done, rest) = images.split_at_mut(n * size);
+            let image = &mut rest[..size];
+            let previous = if n == 0 { &self.previous[..] } else { &done[(n - 1) * size..] };
+            let right = match row.encoding {
+                RAW => {
+                    image.copy_from_slice(row.encoded);
+                    true
+                }
+                ZEROS => {
+                    image.fill(0);
+                    true
+                }
+                DIFFERENCE => {
+                    self.before.resize(size, 0);
+                    before(row, &mut self.before)?;
+                    self.stretcher.stretch(row.encoded, &self.before, image)
+                }
+                _ => self.stretcher.stretch(row.encoded, previous, image),
+            };
+            if !right {
+                return Err(damaged("holds a damaged page"));
             }
-            ZEROS => {
-                self.image.fill(0);
-                true
-            }
-            DIFFERENCE => {
-                self.before.resize(self.page_size, 0);
-                before(&mut self.before)?;
-                self.stretcher.stretch(row.encoded, &self.before, &mut self.image)
-            }
-            _ => self.stretcher.stretch(row.encoded, &self.previous, &mut self.image),
-        };
-        if right { Ok(&self.image) } else { Err(damaged("holds a damaged page")) }
+            check(row, image)?;
+        }
+        if let Some(last) = images.chunks_exact(size).next_back() {
+            self.previous.clear();
+            self.previous.extend_from_slice(last);
+        }
+        Ok(())
     }
 }
 
@@ -220,6 +246,8 @@ pub struct Packing {
     previous: Vec<u8>,
     /// The image of the row, encoded.
     encoded: Vec<u8>,
+    /// Rows since one that takes no other row's image.
+    chained: usize,
 }
 
 impl Packing {
@@ -231,7 +259,14 @@ impl Packing {
             out.extend_from_slice(&id.to_le_bytes());
         }
         let header = ShippedHeader { rows_here: 0, identities: identities.len() as u32, ..header };
-        Packing { out, header, squeezer: Squeezer::new(), previous: Vec::new(), encoded: Vec::new() }
+        Packing {
+            out,
+            header,
+            squeezer: Squeezer::new(),
+            previous: Vec::new(),
+            encoded: Vec::new(),
+            chained: 0,
+        }
     }
 
     /// Adds a page; `before` is its image at the LSN before the range, if every receiver that may take the
@@ -246,6 +281,7 @@ impl Packing {
         put(&mut row, 16, &hash.to_le_bytes());
         self.out.extend_from_slice(&row);
         self.out.extend_from_slice(encoded);
+        self.chained = if encoding == COMPRESSED { self.chained + 1 } else { 0 };
         self.previous.clear();
         self.previous.extend_from_slice(image);
         self.header.rows_here += 1;
@@ -264,7 +300,8 @@ impl Packing {
             self.encoded.extend_from_slice(short);
             encoding = DIFFERENCE;
         }
-        if encoding == RAW || self.encoded.len() > image.len() / 4 {
+        let chain = self.chained < CHAIN;
+        if chain && (encoding == RAW || self.encoded.len() > image.len() / 4) {
             let limit = if encoding == RAW { limit } else { self.encoded.len() };
             if let Some(short) = self.squeezer.squeeze(image, &self.previous, false, limit) {
                 self.encoded.clear();
@@ -431,19 +468,28 @@ mod tests {
     fn round_trip() {
         let blob = example();
         let shipped = Shipped::check(&blob).unwrap();
-        let (mut unpacking, mut noise) = (Unpacking::new(512), Vec::new());
+        let rows: Vec<ShippedRow<'_>> = shipped.rows().collect();
         let encodings = [(2, RAW), (4, DIFFERENCE), (5, COMPRESSED), (7, ZEROS)];
-        for (row, expected) in shipped.rows().zip(encodings) {
+        for (row, expected) in rows.iter().zip(encodings) {
             assert_eq!((row.page, row.encoding), expected);
             assert_eq!(row.encoded.len() < 64, row.encoding != RAW, "{} bytes", row.encoded.len());
-            let image = unpacking.image(&row, |to| {
-                to.copy_from_slice(&noise);
-                Ok(())
-            });
-            let image = image.unwrap();
-            assert_eq!(page_hash(row.page, image), row.hash);
-            if row.page == 2 {
-                noise = image.to_vec();
+        }
+        let noise = rows[0].encoded;
+        let before = |row: &ShippedRow<'_>, to: &mut [u8]| {
+            assert_eq!(row.page, 4);
+            to.copy_from_slice(noise);
+            Ok(())
+        };
+        let check = |row: &ShippedRow<'_>, image: &[u8]| {
+            assert_eq!(page_hash(row.page, image), row.hash, "page {}", row.page);
+            Ok(())
+        };
+        // All at once, and each by itself.
+        for at_once in [4, 1] {
+            let (mut unpacking, mut images) = (Unpacking::new(512), Vec::new());
+            for rows in rows.chunks(at_once) {
+                unpacking.images(rows, &mut images, before, check).unwrap();
+                assert_eq!(images.len(), rows.len() * 512);
             }
         }
         assert_eq!(shipped.rows().count(), 4);
@@ -451,6 +497,22 @@ mod tests {
         assert_eq!(shipped.identity(Lsn::new(3)), Some(33));
         assert_eq!(shipped.identity(Lsn::new(5)), Some(9));
         assert_eq!(shipped.identity(Lsn::new(4)), None);
+    }
+
+    #[test]
+    fn chains_end() {
+        let header = ShippedHeader::decode(&example()).unwrap();
+        let size = 3 * CHAIN as u32;
+        let state = State { size, ..header.state };
+        let mut packing = Packing::new(ShippedHeader { state, full: true, ..header }, &[]);
+        packing.place(u64::from(size), 0);
+        for page in 1..=size {
+            packing.push(page, &[7; 512], page_hash(page, &[7; 512]), None);
+        }
+        let blob = packing.finish();
+        let shipped = Shipped::check(&blob).unwrap();
+        let alone: Vec<u32> = shipped.rows().filter(|row| !row.is_chained()).map(|row| row.page).collect();
+        assert_eq!(alone, [256, 512]);
     }
 
     #[test]

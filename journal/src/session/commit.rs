@@ -12,11 +12,12 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Code, Error, Result};
 use crate::format::{
-    COMMIT_RECORD_LEN, CommitRecord, ENTRY_ALIGN, EntryHeader, Kind, Origin, ROW_LEN, Row, SUPER_JOURNAL,
-    annotation, round_up,
+    COMMIT_RECORD_LEN, CommitRecord, ENTRY_ALIGN, EntryHeader, Kind, Origin, ROW_LEN, Row,
+    SEGMENT_HEADER_LEN, SUPER_JOURNAL, annotation, round_up,
 };
 use crate::hash::{HEADER_LEN as PAGE_HEADER_LEN, SERVED, mix, page_hash, zero_hash};
 use crate::lsn::{Lsn, LsnRange};
+use crate::overlay::Overlay;
 use crate::segment::Segment;
 use crate::session::{Durability, Session};
 use crate::snapshot::Snapshot;
@@ -218,11 +219,27 @@ impl Session {
         Ok(Prepared { header, record, rows, super_journal, decided_elsewhere: false })
     }
 
-    /// Stages a page of an entry that doesn't come from SQLite.
-    pub(crate) fn stage_page(&mut self, page: u32, page_size: usize, image: &[u8]) -> Result<()> {
+    /// Has an entry that doesn't come from SQLite staged in a segment to which nothing leads yet; before it is prepared,
+    /// the journal must go on there.
+    pub(crate) fn stage_in(&mut self, segment: Arc<Segment>) -> Result<()> {
+        let len = self.snapshot()?.state.bytes();
+        let mut overlay = Overlay::new(segment, SEGMENT_HEADER_LEN as u64, len);
+        // Or it would be begun anew, at the tail.
+        overlay.dirty = true;
+        self.overlay = Some(overlay);
+        Ok(())
+    }
+
+    /// Stages pages of an entry that doesn't come from SQLite: numbers and hashes, in order, and their images.
+    pub(crate) fn stage_pages(
+        &mut self,
+        page_size: usize,
+        pages: impl Iterator<Item = (u32, u64)> + Clone,
+        images: &[u8],
+    ) -> Result<()> {
         let overlay = self.overlay()?;
         overlay.block = page_size;
-        overlay.put(page, image)
+        overlay.put_all(pages, images)
     }
 
     /// As [`Session::prepare`], for an entry that doesn't come from SQLite.

@@ -108,6 +108,11 @@ impl Session {
         self.writing
     }
 
+    /// True if this transaction has written anything.
+    pub fn has_changed(&self) -> bool {
+        self.dirty_overlay().is_some()
+    }
+
     /// True if some connection holds the writer word.
     pub fn somebody_writes(&self) -> bool {
         self.store

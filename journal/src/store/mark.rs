@@ -13,6 +13,10 @@ const RESERVED_BYTE: u64 = PENDING_BYTE + 1;
 pub(super) const SHARED_FIRST: u64 = PENDING_BYTE + 2;
 const SHARED_SIZE: u64 = 510;
 
+/// Byte of the base, behind those, on which every process with the store open holds a read lock: whoever opens it for
+/// the first time finds out that nobody else has it, whatever control file they share.
+pub(super) const OPEN_BYTE: u64 = SHARED_FIRST + SHARED_SIZE;
+
 /// Value of byte 19 that keeps stock SQLite away.
 pub(crate) const MARK_BYTE: u8 = 0x54;
 
@@ -93,6 +97,11 @@ impl Store {
             // First what recognises the base at rest, then the mark goes.
             self.write_superblock(&mut block)?;
             self.base.write_at(&header, 0).and_then(|()| self.base.sync()).at(here)?;
+            if self.has_moved()? {
+                // A copy in its place would be taken for this one still.
+                block.marked = Mark::default();
+                self.write_superblock(&mut block)?;
+            }
         }
         self.control.set_marked(false);
         Ok(())

@@ -11,6 +11,7 @@
 
 mod mark;
 mod opening;
+mod place;
 mod superblock;
 mod tail;
 mod writer;
@@ -36,10 +37,11 @@ use crate::remotes::Traffic;
 use crate::spare::{Ready, Spare};
 use crate::touched::Touched;
 
-use mark::SHARED_FIRST;
 pub(crate) use mark::{MARK_BYTE, base_header};
+use mark::{OPEN_BYTE, SHARED_FIRST};
 use opening::missing_side;
 pub(crate) use opening::{Opening, Recovered};
+use place::{Inodes, inodes};
 pub(crate) use superblock::{read_superblock_slots, write_superblock};
 pub(crate) use tail::{FEW, Images, Tail, advance, follow_seal, images_are_sound, open_addressed};
 
@@ -102,6 +104,7 @@ pub struct Store {
     pub(crate) traffic: Mutex<BTreeMap<String, Traffic>>,
     /// Appended head when this process opened the store.
     pub(crate) found: Lsn,
+    inodes: Inodes,
     born: u64,
     pub(crate) closed: Mutex<bool>,
 }
@@ -140,6 +143,7 @@ impl Store {
         let opened = Store::open_locked(Arc::clone(&disk), path, side, Arc::clone(&base), options);
         if opened.is_err() {
             drop(base.unlock(SHARED_FIRST, 1));
+            drop(base.unlock(OPEN_BYTE, 1));
             // What was refused is left as it was found.
             if !existed && base.len().is_ok_and(|len| len == 0) {
                 drop(disk.remove(path));
@@ -155,7 +159,8 @@ impl Store {
         base: Arc<dyn File>,
         options: Options,
     ) -> Result<Arc<Store>> {
-        if !disk.exists(&side).at(|| format!("looking for {}", side.display()))? {
+        let opening = Opening { disk: &*disk, path, side: &side, base: &*base, options: &options };
+        if !opening.has_side()? {
             // Before anything is created: a marked base can't be read without what it belongs to.
             let header = base_header(&*base)?;
             if header.get(19) == Some(&MARK_BYTE) {
@@ -174,9 +179,8 @@ impl Store {
         }
         let control = ControlFile::open(&*disk, &side.join(Name::Control.to_string()))?;
         control.lock(Lock::Open)?;
-        let opening = Opening { disk: &*disk, path, side: &side, base: &*base, options: &options };
         let built: Result<(Tail, u32, Control)> = (|| {
-            if control.alone()? {
+            if !opening.joins(&control)? {
                 let recovered = opening.recover()?;
                 let block = &recovered.block;
                 control.rebuild(
@@ -187,7 +191,9 @@ impl Store {
                     recovered.marked,
                     recovered.largest,
                 );
-                Ok((recovered.tail, recovered.block.first_segment, control.claim()?))
+                let claimed = control.claim()?;
+                base.lock(OPEN_BYTE, 1, LockKind::Read).at(|| format!("locking {}", path.display()))?;
+                Ok((recovered.tail, recovered.block.first_segment, claimed))
             } else {
                 control.lock(Lock::Superblock)?;
                 let same = opening.check_base(control.marked());
@@ -198,6 +204,8 @@ impl Store {
             }
         })();
         let (tail, first_segment, control) = built?;
+        let superblock = side.join(Name::Superblock.to_string());
+        let inodes = inodes(&*disk, &*base, control.file(), &superblock)?;
         let due = !options.background || tail.offset >= options.segment_bytes / 2;
         control.file().unlock(Lock::Open);
         let mut store = Store {
@@ -226,6 +234,7 @@ impl Store {
             remotes: Mutex::new(()),
             traffic: Mutex::default(),
             found: Lsn::ZERO,
+            inodes,
             born: fork_generation(),
             closed: Mutex::new(false),
         };
@@ -237,16 +246,6 @@ impl Store {
     /// Path of the base.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// True if the file that is open as the base isn't at its path any more: moved, removed or replaced.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn has_moved(&self) -> Result<bool> {
-        let here = || format!("reading {}", self.path.display());
-        let own = self.base.identity().at(here)?;
-        Ok(self.disk.identity(&self.path).at(here)? != Some((own.device, own.inode)))
     }
 
     /// # Errors
@@ -325,6 +324,12 @@ impl Store {
         !*self.closed.lock() && self.check_process().is_ok()
     }
 
+    /// Has nothing more to do with the base: another store may.
+    pub(crate) fn leave_base(&self) {
+        // It goes with the descriptor.
+        drop(self.base.unlock(OPEN_BYTE, 1));
+    }
+
     /// Closes the store in this process. The last process folds everything, so that the base is a
     /// plain SQLite database again; what can't be folded now is at the next opening.
     ///
@@ -346,6 +351,8 @@ impl Store {
             }
             self.rest()
         })();
+        // Before whoever opens next finds nobody else.
+        self.leave_base();
         self.control.file().leave();
         drop(self.base.unlock(SHARED_FIRST, 1));
         result

@@ -19,6 +19,7 @@ impl Store {
     }
 
     pub(crate) fn read_superblock(&self) -> Result<Superblock> {
+        self.side_in_place()?;
         read_superblock(&*self.disk, &self.side)?.ok_or_else(|| missing_side(&self.path, &self.side))
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::control::Control;
 use crate::disk::{Disk, How};
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Kind, Name, SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind, round_up, seal, sealed_to};
@@ -89,6 +90,7 @@ impl Store {
 
     /// Makes the index anew from the segments that the journal goes through now.
     pub(crate) fn read_anew(&self, tail: &mut Tail) -> Result<()> {
+        self.side_in_place()?;
         let mut tries = 0;
         let fresh = loop {
             let (block, mut fresh) = self.opening().attach(true)?;
@@ -164,24 +166,39 @@ impl Store {
 
     /// Goes on in a new segment. Holding the writer word.
     pub(crate) fn roll(&self, tail: &mut Tail, lineage: [u8; 16]) -> Result<()> {
-        let segment = Arc::clone(tail.index.segment(tail.segment));
-        let lsn = tail.index.applied();
+        // What goes on behind a segment that is gone would never be found.
+        if let Some((_, e)) = self.misplaced(&tail.index, Control::base)? {
+            return Err(e);
+        }
+        let next = self.segment_behind(tail, lineage)?;
+        self.roll_to(tail, next)
+    }
+
+    /// A segment that the journal can go on in behind the tail. Holding the writer word.
+    fn segment_behind(&self, tail: &Tail, lineage: [u8; 16]) -> Result<Arc<Segment>> {
         let next = self.next_segment(|number| SegmentHeader {
             kind: SegmentKind::Journal,
             lineage,
             number,
-            first: lsn.next(),
+            first: tail.index.applied().next(),
             chain: tail.chain,
             time: self.options.clock.now_ms(),
             durable: self.control.durable(),
         })?;
+        Ok(Arc::new(next))
+    }
+
+    /// Goes on in that segment.
+    fn roll_to(&self, tail: &mut Tail, next: Arc<Segment>) -> Result<()> {
+        let segment = Arc::clone(tail.index.segment(tail.segment));
+        let lsn = tail.index.applied();
         let number = next.header.number;
         let state = tail.index.state(lsn).unwrap_or_default();
         let seal = seal(state, self.control.epoch(), tail.chain, self.control.durable(), number, tail.chain);
         let here = || format!("writing {}", segment.path.display());
         segment.file.allocate(tail.offset + seal.len() as u64).at(here)?;
         segment.file.write_at(&seal, tail.offset).at(here)?;
-        let ordinal = tail.index.push_segment(Arc::new(next));
+        let ordinal = tail.index.push_segment(next);
         tail.segment = ordinal;
         tail.offset = SEGMENT_HEADER_LEN as u64;
         let flushes = self.flushes.swap(0, Ordering::Relaxed);
@@ -192,13 +209,25 @@ impl Store {
         Ok(())
     }
 
-    /// Lets the journal of an empty store go on as that of another lineage. Holding the writer word.
-    pub(crate) fn take_over(&self, lineage: [u8; 16]) -> Result<()> {
-        let _guard = self.lock_superblock()?;
+    /// A segment for the journal of an empty store that is to go on as that of another lineage. Nothing leads to it
+    /// before [`Store::take_over`]. Holding the writer word, until then.
+    pub(crate) fn begin_take_over(&self, lineage: [u8; 16]) -> Result<Arc<Segment>> {
         let mut tail = self.tail.lock();
         while follow_seal(&*self.disk, &self.side, &mut tail)? {}
-        self.roll(&mut tail, lineage)?;
+        self.segment_behind(&tail, lineage)
+    }
+
+    /// Lets the journal go on in that segment, and the store be of its lineage.
+    pub(crate) fn take_over(&self, segment: Arc<Segment>) -> Result<()> {
+        let _guard = self.lock_superblock()?;
+        let mut tail = self.tail.lock();
+        self.roll_to(&mut tail, segment)?;
         self.finish_take_over(&tail)
+    }
+
+    /// Removes that segment, to which nothing leads.
+    pub(crate) fn give_take_over_up(&self, segment: &Segment) -> Result<()> {
+        self.remove_all(vec![segment.path.clone()])
     }
 
     /// Lets an empty store be of the lineage that its last segment has. Holding the writer word.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use shuttle::rand::Rng;
 use shuttle::thread::Thread;
 
+use super::super::{LOCK_OPEN, LOCK_SLOTS};
 use super::Trouble;
 use super::watch::Watch;
 use crate::disk::{Disk, File, How, Identity, LockKind, SimDisk, SimProcess, Words};
@@ -249,7 +250,8 @@ impl File for TurnsFile {
     fn locked_by_other(&self, offset: u64, len: u64) -> io::Result<bool> {
         let locked = self.file().locked_by_other(offset, len)?;
         // Only of a single process.
-        let lie = len == 1 && self.turns.machine.trouble == Trouble::Slander;
+        let slot = len == 1 && (LOCK_SLOTS..LOCK_OPEN).contains(&offset);
+        let lie = slot && self.turns.machine.trouble == Trouble::Slander;
         Ok(locked && !lie)
     }
 }
