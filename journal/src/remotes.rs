@@ -3,6 +3,7 @@
 //! What they mean is the affair of whoever talks to remotes. FORMAT.md has the file.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
@@ -10,6 +11,7 @@ use crate::control::Lock;
 use crate::disk::{Disk, How};
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Name, Origin, RemotesHeader};
+use crate::index::Index;
 use crate::lsn::Lsn;
 use crate::store::Store;
 
@@ -98,11 +100,20 @@ impl Store {
         self.traffic.lock().clone()
     }
 
+    /// The index of everything that is retained, others' commits as well.
+    fn history(&self) -> Result<Arc<Index>> {
+        self.catch_up(self.control.appended())?;
+        self.whole()
+    }
+
     /// True if every commit above `lsn` was received, and none was made here.
-    pub fn received_since(&self, lsn: Lsn) -> bool {
-        let (index, _) = self.index();
-        let Some(first) = index.entry_at(lsn.next()) else { return false };
-        (first..index.entry_count()).all(|n| index.entry(n).origin == Origin::Received)
+    ///
+    /// # Errors
+    /// `Damaged`, `Io` while history is read.
+    pub fn received_since(&self, lsn: Lsn) -> Result<bool> {
+        let index = self.history()?;
+        let Some(first) = index.entry_at(lsn.next()) else { return Ok(false) };
+        Ok((first..index.entry_count()).all(|n| index.entry(n).origin == Origin::Received))
     }
 
     /// Identity of the commit `lsn`; `None` where that isn't known: below the horizon, above the head, and inside a
@@ -111,8 +122,7 @@ impl Store {
     /// # Errors
     /// `Damaged`, `Io` while history is read.
     pub fn identity(&self, lsn: Lsn) -> Result<Option<u64>> {
-        let index = self.whole()?;
-        self.catch_up(self.control.appended())?;
+        let index = self.history()?;
         if lsn < self.control.horizon() {
             return Ok(None);
         }

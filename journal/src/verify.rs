@@ -58,12 +58,30 @@ impl Store {
         self.verify_names(&session, &mut findings)?;
         self.verify_journal(&session, &mut findings)?;
         self.verify_kept(&mut findings)?;
+        self.verify_remotes(&mut findings)?;
         self.verify_base(&session, &mut findings)?;
         if whole {
             self.verify_hidden(&session, &mut findings)?;
         }
         session.end_read()?;
         Ok(findings)
+    }
+
+    /// What is kept about remotes. Nothing of the database is in it.
+    fn verify_remotes(&self, findings: &mut Vec<Finding>) -> Result<()> {
+        match self.remotes_kept() {
+            Ok(_) => {}
+            Err(e) if matches!(e.code(), Code::Damaged | Code::Format) => findings.push(Finding {
+                severity: "error",
+                file: self.name_of(&self.file_path(Name::Remotes)),
+                offset: None,
+                lsn: None,
+                page: None,
+                message: e.text().to_owned(),
+            }),
+            Err(e) => return Err(e),
+        }
+        Ok(())
     }
 
     /// The journal can't be read from the horizon on. What is behind the base still can.

@@ -165,6 +165,7 @@ fn life(seed: u64) -> Life {
     let mut life = Life::begin(seed);
     life.moment("adopted", true);
     life.commits(6);
+    life.store.remotes_turn().unwrap().keep(&[7; 300]).unwrap();
     life.moment("left behind", false);
     life.commits(5);
     life.store.fold().unwrap();
@@ -245,6 +246,9 @@ fn trial(life: &Life, moment: &Moment, files: &Files, path: &str, what: &str) ->
     assert!(lsn <= moment.head && lsn >= moment.durable, "{what}: LSN {lsn} of {}", moment.head);
     if now != life.at[&lsn] {
         panic!("{what}: a wrong page is served, and verify finds {findings:?}");
+    }
+    if path.ends_with("/remotes") {
+        assert!(told, "{what}: nobody is told");
     }
     if lsn < moment.head {
         assert!(path.ends_with(".seg") || path.ends_with("/store"), "{what}: commits are gone");

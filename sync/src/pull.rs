@@ -44,7 +44,7 @@ pub(crate) fn pull(
             return Err(chain::broken(objects, manifest.number));
         }
         if !has(store, &manifest.part)? {
-            if store.head() > position.lsn() && !is_under_way(store, &manifest.part, position.lsn()) {
+            if store.head() > position.lsn() && !is_under_way(store, &manifest.part, position.lsn())? {
                 return Err(diverged(objects, &manifest.part, position.lsn(), store.head()));
             }
             apply(store, objects, &manifest.part)?;
@@ -55,8 +55,8 @@ pub(crate) fn pull(
 
 /// True if what the store has behind a position was received: a pull that was interrupted between two entries of a
 /// manifest. If it wasn't of this one, the entries themselves say so.
-fn is_under_way(store: &Store, part: &Part, position: Lsn) -> bool {
-    !part.full && store.head() < part.range().last && store.received_since(position)
+fn is_under_way(store: &Store, part: &Part, position: Lsn) -> Result<bool> {
+    Ok(!part.full && store.head() < part.range().last && store.received_since(position)?)
 }
 
 /// Applies what one push brought.

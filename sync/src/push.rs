@@ -71,6 +71,15 @@ pub(crate) fn settle(objects: &Objects, remote: &mut Remote, keep: &mut Keep<'_>
     keep(remote)
 }
 
+/// How it is pushed.
+#[derive(Clone, Copy)]
+pub(crate) struct How {
+    /// The time, in milliseconds since 1970.
+    pub now: u64,
+    /// About the length of a piece, in bytes.
+    pub piece: u64,
+}
+
 /// Keeps what is known of a remote.
 pub(crate) type Keep<'a> = dyn FnMut(&Remote) -> Result<()> + 'a;
 
@@ -82,7 +91,7 @@ pub(crate) fn push(
     store: &Arc<Store>,
     objects: &Objects,
     remote: &mut Remote,
-    now: u64,
+    how: How,
     keep: &mut Keep<'_>,
 ) -> Result<Lsn> {
     settle(objects, remote, keep)?;
@@ -95,7 +104,7 @@ pub(crate) fn push(
         };
         remote.position = Some(position.clone());
         let next = position.number + 1;
-        let taken = match segment::send(store, objects, position.lsn())? {
+        let taken = match segment::send(store, objects, position.lsn(), how.piece)? {
             None => match chain::read(objects, next)? {
                 None => return Ok(position.lsn()),
                 Some(taken) => taken,
@@ -107,7 +116,7 @@ pub(crate) fn push(
                     lineage: sent.lineage,
                     writer: random::id()?,
                     previous: position.hash,
-                    time: now,
+                    time: how.now,
                     part: Part {
                         first: sent.range.first.get(),
                         last: sent.range.last.get(),

@@ -11,6 +11,7 @@ use crate::address::Address;
 use crate::book::{Book, Remote};
 use crate::objects::Objects;
 use crate::probe::probe;
+use crate::segment::PIECE_BYTES;
 use crate::{pull, push};
 
 /// The remote that is meant where none is named.
@@ -46,6 +47,7 @@ type Open = dyn Fn(&Address) -> Result<Objects>;
 pub struct Remotes<'a> {
     store: &'a Arc<Store>,
     open: Box<Open>,
+    piece: u64,
 }
 
 /// What is done with a remote.
@@ -62,7 +64,16 @@ impl<'a> Remotes<'a> {
         store: &'a Arc<Store>,
         open: impl Fn(&Address) -> Result<Objects> + 'static,
     ) -> Remotes<'a> {
-        Remotes { store, open: Box::new(open) }
+        Remotes { store, open: Box::new(open), piece: PIECE_BYTES }
+    }
+
+    /// The same, pushing in pieces of about so many bytes.
+    pub fn in_pieces(self, bytes: u64) -> Remotes<'a> {
+        Remotes { piece: bytes, ..self }
+    }
+
+    fn how(&self) -> push::How {
+        push::How { now: now_ms(), piece: self.piece }
     }
 
     /// Adds a remote, or gives it another URL. What it is asked for must be safe there, unless only this store is ever
@@ -144,7 +155,9 @@ impl<'a> Remotes<'a> {
     /// `Diverged` if somebody else pushed what this store hasn't: nothing is changed on either side. `Argument`,
     /// `Foreign`, `Offline`, `Denied`, `Busy`.
     pub fn push(&self, name: &str) -> Result<Lsn> {
-        self.with(name, &mut |objects, remote, keep| push::push(self.store, objects, remote, now_ms(), keep))
+        self.with(name, &mut |objects, remote, keep| {
+            push::push(self.store, objects, remote, self.how(), keep)
+        })
     }
 
     /// Gets what a remote has; returns the LSN that this store has then. Readers go on.
@@ -163,7 +176,7 @@ impl<'a> Remotes<'a> {
     pub fn sync(&self, name: &str) -> Result<Lsn> {
         self.with(name, &mut |objects, remote, keep| {
             pull::pull(self.store, objects, remote, keep)?;
-            push::push(self.store, objects, remote, now_ms(), keep)
+            push::push(self.store, objects, remote, self.how(), keep)
         })
     }
 

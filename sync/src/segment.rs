@@ -13,8 +13,8 @@ const MAGIC: &[u8; 8] = b"TIDEPACK";
 const HEADER_LEN: usize = 16;
 const LENGTH_LEN: usize = 8;
 
-/// About the length of a piece, in bytes.
-const PIECE_BYTES: u64 = 4 << 20;
+/// About the length of a piece where nobody says otherwise, in bytes.
+pub(crate) const PIECE_BYTES: u64 = 4 << 20;
 /// A segment that has reached this length ends, in bytes.
 const SEGMENT_BYTES: usize = 16 << 20;
 
@@ -63,15 +63,20 @@ impl Packing {
     }
 }
 
-/// Puts everything behind `after` into the store; `None` if there is nothing. Where history isn't there any more, or
-/// `after` lies inside of what was merged, it is the whole database.
-pub(crate) fn send(store: &Arc<Store>, objects: &Objects, after: Lsn) -> Result<Option<Sent>> {
-    let batches = match store.batches(after, Some(PIECE_BYTES)) {
-        Err(e) if matches!(e.code(), Code::Trimmed | Code::Argument) => {
-            store.batches(Lsn::ZERO, Some(PIECE_BYTES))?
+/// Puts everything behind `after` into the store, in pieces of about `piece` bytes; `None` if there is nothing. Where
+/// history isn't there any more, or `after` lies inside of what was merged, it is the whole database.
+pub(crate) fn send(store: &Arc<Store>, objects: &Objects, after: Lsn, piece: u64) -> Result<Option<Sent>> {
+    match send_behind(store, objects, after, piece) {
+        // Also in the middle of it: a push holds nothing up, and so no history.
+        Err(e) if after > Lsn::ZERO && matches!(e.code(), Code::Trimmed | Code::Argument) => {
+            send_behind(store, objects, Lsn::ZERO, piece)
         }
-        batches => batches?,
-    };
+        sent => sent,
+    }
+}
+
+fn send_behind(store: &Arc<Store>, objects: &Objects, after: Lsn, piece: u64) -> Result<Option<Sent>> {
+    let batches = store.batches(after, Some(piece))?;
     let mut sent: Option<Sent> = None;
     let mut packing = Packing::new();
     for piece in batches {

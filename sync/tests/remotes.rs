@@ -224,24 +224,27 @@ fn the_power_may_go_at_any_step_of_a_push() {
 fn the_power_may_go_at_any_step_of_a_clone_and_of_a_pull() {
     let fickle = Fickle::new();
     let source = filled(&SimDisk::new(), 6);
-    let there = remotes(&source, &fickle);
+    // Several pieces to the first entry, and several entries to the second push.
+    let there = remotes(&source, &fickle).in_pieces(700);
     there.add("origin", URL, false).unwrap();
     there.push("origin").unwrap();
-    let follow = |disk: &Arc<SimDisk>| -> tideline_journal::Result<()> {
-        let process = disk.process();
-        clone(&process, &fickle, "/b.db")?;
-        let store = open_at(&process, "/b.db")?;
-        remotes(&store, &fickle).pull("origin")?;
-        store.close()
-    };
-    let whole = SimDisk::new();
-    follow(&whole).unwrap();
+    let early = Fickle::over(fickle.memory.fork());
     let mut rng = Rng(31);
     for _ in 0..5 {
         commit(&source, &mut rng).unwrap();
     }
     there.push("origin").unwrap();
     let own = read(&source).unwrap();
+    let follow = |disk: &Arc<SimDisk>| -> tideline_journal::Result<()> {
+        let process = disk.process();
+        clone(&process, &early, "/b.db")?;
+        let store = open_at(&process, "/b.db")?;
+        remotes(&store, &fickle).pull("origin")?;
+        store.close()
+    };
+    let whole = SimDisk::new();
+    follow(&whole).unwrap();
+    let mut parts = 0;
     for step in 0..whole.steps() {
         let disk = SimDisk::new();
         disk.cut_at(step);
@@ -254,11 +257,17 @@ fn the_power_may_go_at_any_step_of_a_clone_and_of_a_pull() {
                 Ok(_) => {}
                 Err(e) => {
                     assert_eq!(e.code(), Code::Argument, "{what}: {e}");
-                    let store = open_at(&process, "/b.db").unwrap_or_else(|e| panic!("{what}: {e}"));
+                    let open = || open_at(&process, "/b.db").unwrap_or_else(|e| panic!("{what}: {e}"));
+                    // Opened from rest, it doesn't know its history yet.
+                    open().close().unwrap_or_else(|e| panic!("{what}: {e}"));
+                    let store = open();
                     let back = remotes(&store, &fickle);
                     if back.list().unwrap_or_else(|e| panic!("{what}: {e}")).is_empty() {
                         back.add("origin", URL, false).unwrap_or_else(|e| panic!("{what}: {e}"));
                     }
+                    // A pull that died between two entries goes on.
+                    let there = back.list().unwrap()[0].head.unwrap_or_default();
+                    parts += u64::from(store.head() > there && there > Lsn::ZERO);
                     back.pull("origin").unwrap_or_else(|e| panic!("{what}: {e}"));
                     store.close().unwrap_or_else(|e| panic!("{what}: {e}"));
                 }
@@ -267,7 +276,8 @@ fn the_power_may_go_at_any_step_of_a_clone_and_of_a_pull() {
             assert_eq!(read(&store).unwrap(), own, "{what}");
         }
     }
-    println!("tried: cuts={}", 2 * whole.steps());
+    println!("tried: cuts={} between_entries={parts}", 2 * whole.steps());
+    assert!(parts > 0);
 }
 
 #[test]

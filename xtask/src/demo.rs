@@ -21,6 +21,7 @@ struct Step {
     says: &'static str,
     /// The argument of `.open`.
     opens: &'static str,
+    /// FOLDER stands for where all this is.
     sql: &'static str,
     prints: &'static str,
 }
@@ -67,16 +68,40 @@ const STEPS: &[Step] = &[
         prints: "4\n1|buy rye bread\n2|call Ada\n3|water the fern\n",
     },
     Step {
+        says: "Or a remote carries it, as in git: here a folder. What it doesn't have is pushed.",
+        opens: "file:notes.db?vfs=tideline",
+        sql: "SELECT tide_remote('origin', 'file://FOLDER/remote');\nSELECT tide_push();",
+        prints: "origin\n4\n",
+    },
+    Step {
+        says: "Somebody else clones it.",
+        opens: "file:notes.db?vfs=tideline",
+        sql: "SELECT tide_clone('file://FOLDER/remote', 'clone.db');",
+        prints: "4\n",
+    },
+    Step {
+        says: "What is committed there is pushed back.",
+        opens: "file:clone.db?vfs=tideline",
+        sql: "INSERT INTO note(body) VALUES ('feed the cat');\nSELECT tide_push();",
+        prints: "5\n",
+    },
+    Step {
+        says: "And pulled.",
+        opens: "file:notes.db?vfs=tideline",
+        sql: "SELECT tide_pull();\nSELECT name, head, behind, ahead FROM tide_remotes;\nSELECT * FROM note;",
+        prints: "5\norigin|5|0|0\n1|buy rye bread\n2|call Ada\n3|water the fern\n4|feed the cat\n",
+    },
+    Step {
         says: "Closed, notes.db is a plain SQLite file again. Here SQLite reads it without Tideline.",
         opens: "notes.db",
         sql: "PRAGMA integrity_check;\nSELECT * FROM note;",
-        prints: "ok\n1|buy rye bread\n2|call Ada\n3|water the fern\n",
+        prints: "ok\n1|buy rye bread\n2|call Ada\n3|water the fern\n4|feed the cat\n",
     },
     Step {
         says: "And its history is still there for the next one who opens it through Tideline.",
         opens: "file:notes.db?vfs=tideline",
         sql: "SELECT count(*), max(last_lsn) FROM tide_log;",
-        prints: "4|4\n",
+        prints: "5|5\n",
     },
 ];
 
@@ -90,7 +115,7 @@ pub fn run(workspace: &Workspace, keep: bool) -> Result<()> {
     headline(&format!("the main job, in {}", folder.path().display()));
     for (number, step) in (1..).zip(STEPS) {
         println!("\n{number}. {}", step.says);
-        show(step, &out);
+        show(step, &out, folder.path());
         let printed = perform(host, step, &out, folder.path()).map_err(|e| format!("step {number}: {e}"))?;
         print!("{printed}");
         if printed != step.prints {
@@ -113,14 +138,18 @@ fn host() -> Result<Host> {
 }
 
 /// Prints a step as one would type it.
-fn show(step: &Step, dist: &Path) {
+fn show(step: &Step, dist: &Path, folder: &Path) {
     if through_tideline(step) {
         println!("   sqlite> .load {}", dist.join("libtideline").display());
     }
     println!("   sqlite> .open '{}'", step.opens);
-    for line in step.sql.lines() {
+    for line in sql(step, folder).lines() {
         println!("   sqlite> {line}");
     }
+}
+
+fn sql(step: &Step, folder: &Path) -> String {
+    step.sql.replace("FOLDER", &folder.to_string_lossy())
 }
 
 fn through_tideline(step: &Step) -> bool {
@@ -147,7 +176,7 @@ fn perform(host: Host, step: &Step, dist: &Path, folder: &Path) -> Result<String
             command
         }
     };
-    input += step.sql;
+    input += &sql(step, folder);
     input.push('\n');
 
     command.current_dir(folder).env("HOME", folder);
