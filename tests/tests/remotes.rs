@@ -1,6 +1,6 @@
 //! Remotes through SQL: pushing to a folder, cloning from it, following, and what is refused.
 
-use tideline_tests::{Host, Scratch, python};
+use tideline_tests::{Host, Scratch, crash_library, python};
 
 /// A source with a remote, and helpers.
 const PREPARED: &str = r#"
@@ -206,4 +206,88 @@ assert listed(source, "last_error") == (None,)
 pathlib.Path("file").write_text("no folder")
 text = refused(source, "IO", "SELECT tide_remote('x', ?)", (pathlib.Path("file").absolute() / "in").as_uri())
 "#);
+}
+
+/// Dies at each call that changes files, in turn, while it pushes, pulls or clones; see `py/crash.py`.
+const KILLED: &str = r#"
+from tide import *
+from crash import *
+import pathlib
+calls = preloaded(sys.argv[1])
+what = sys.argv[2]
+
+def url():
+    return pathlib.Path("there").absolute().as_uri()
+
+def rows(db):
+    return db.execute("SELECT * FROM t ORDER BY id").fetchall()
+
+def fill(db, first, last):
+    db.execute("INSERT INTO t SELECT value, hex(randomblob(200)) FROM json_each(?)", (json.dumps(list(range(first, last))),))
+
+def begin():
+    db = connect("a.db")
+    db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
+    fill(db, 0, 50)
+    one(db, "SELECT tide_remote('origin', ?)", url())
+    one(db, "SELECT tide_push()")
+    one(db, "SELECT tide_clone(?, ?)", url(), os.path.abspath("b.db"))
+    fill(db, 50, 90)
+    if what != "push":
+        one(db, "SELECT tide_push()")
+    db.close()
+
+def attempt(n):
+    load()
+    calls.crash_at(n)
+    if what == "clone":
+        db = sqlite3.connect(":memory:")
+        one(db, "SELECT tide_clone(?, ?)", url(), os.path.abspath("c.db"))
+        return
+    db = connect("a.db" if what == "push" else "b.db")
+    # The folder is another one each time; nothing else about the remote is.
+    one(db, "SELECT tide_remote('origin', ?)", url())
+    if what == "push":
+        open("acks", "a").write(f"{one(db, 'SELECT tide_push()')}\n")
+        fill(db, 90, 95)
+        open("acks", "a").write(f"{one(db, 'SELECT tide_push()')}\n")
+    else:
+        one(db, "SELECT tide_pull()")
+    db.close()
+
+os.mkdir("new")
+os.chdir("new")
+begin()
+os.chdir("..")
+for n in at_every_call(calls, attempt):
+    source = connect("a.db")
+    one(source, "SELECT tide_remote('origin', ?)", url())
+    acknowledged = [int(line) for line in open("acks")] if os.path.exists("acks") else []
+    there = one(source, "SELECT tide_clone(?, ?)", url(), os.path.abspath("first.db"))
+    assert there >= max(acknowledged, default=0), (n, there, acknowledged)
+    fill(source, 100, 105)
+    head = one(source, "SELECT tide_lsn()")
+    assert one(source, "SELECT tide_push()") == head, n
+    for name in ["b.db", "c.db"]:
+        if os.path.exists(name):
+            copy = connect(name)
+            one(copy, "SELECT tide_remote('origin', ?)", url())
+            assert one(copy, "SELECT tide_pull()") == head, (n, name)
+            assert rows(copy) == rows(source), (n, name)
+            assert copy.execute("SELECT * FROM tide_verify").fetchall() == [], (n, name)
+            copy.close()
+    assert one(source, "SELECT tide_clone(?, ?)", url(), os.path.abspath("last.db")) == head, n
+    assert rows(connect("last.db")) == rows(source), n
+    source.close()
+assert n > 10, n
+print(what, n, "calls")
+"#;
+
+#[test]
+fn killed_at_any_call_a_push_a_pull_and_a_clone_lose_nothing() {
+    let Some(crash) = crash_library() else { return };
+    let crash = crash.to_str().expect("a path in text");
+    for what in ["push", "pull", "clone"] {
+        println!("{}", python(&Scratch::new(), KILLED, &[crash, what]).ok());
+    }
 }
