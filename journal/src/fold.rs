@@ -445,8 +445,8 @@ impl Store {
     }
 }
 
-/// The horizon that retention asks for, up to `limit`, if it is above the present one: always the last
-/// LSN of a sealed segment.
+/// The horizon that retention asks for, up to `limit`, which isn't above `head`, if it is above the present one: always
+/// the last LSN of a sealed segment.
 fn retained_from(index: &Index, block: &Superblock, head: Lsn, limit: Lsn, now: u64) -> Result<Option<Lsn>> {
     let segments: Vec<&Arc<Segment>> =
         index.retained(block.horizon.lsn).filter(|s| s.header.kind == SegmentKind::Journal).collect();
@@ -460,6 +460,10 @@ fn retained_from(index: &Index, block: &Superblock, head: Lsn, limit: Lsn, now: 
     for (pair, len) in segments.windows(2).zip(&lens) {
         behind -= len;
         let last = Lsn::new(pair[1].header.first.get() - 1);
+        // Others go on meanwhile: a segment may have begun behind the head that was looked at.
+        if last > limit {
+            break;
+        }
         let lsns = head.get() - last.get();
         let droppable = match block.retention {
             Retention::Default => behind >= DEFAULT_BYTES || lsns >= DEFAULT_LSNS,
@@ -470,7 +474,7 @@ fn retained_from(index: &Index, block: &Superblock, head: Lsn, limit: Lsn, now: 
                 index.state(last).is_some_and(|state| now.saturating_sub(state.time) / 1000 >= seconds)
             }
         };
-        if !droppable || last > limit {
+        if !droppable {
             break;
         }
         if last > block.horizon.lsn {
@@ -487,4 +491,34 @@ fn retained_from(index: &Index, block: &Superblock, head: Lsn, limit: Lsn, now: 
         Retention::None | Retention::Seconds(_) => true,
     };
     Ok(horizon.filter(|_| enough))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::disk::{Disk, SimDisk};
+    use crate::sample::{commit, write};
+    use crate::session::Session;
+    use crate::store::Options;
+
+    #[test]
+    fn segments_that_others_have_begun_meanwhile_are_not_asked_for() -> Result<()> {
+        let disk: Arc<dyn Disk> = SimDisk::new().process();
+        let options = Options { background: false, segment_bytes: 8 << 10, ..Options::default() };
+        let store = Store::open(disk, Path::new("/app.db"), options)?;
+        let mut session = Session::new(Arc::clone(&store))?;
+        for fill in 1..=20 {
+            write(&mut session, fill)?;
+            commit(&mut session)?;
+        }
+        let (index, mut block) = (store.whole()?, store.read_superblock()?);
+        assert!(index.segments().count() > 2);
+        for retention in [Retention::Default, Retention::Lsns(1), Retention::None] {
+            block.retention = retention;
+            assert_eq!(retained_from(&index, &block, Lsn::new(1), Lsn::new(1), 0)?, None);
+        }
+        Ok(())
+    }
 }

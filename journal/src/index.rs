@@ -186,10 +186,10 @@ impl Index {
 
     /// How many segments before those of [`Index::retained`] there are.
     pub fn dropped(&self, horizon: Lsn) -> usize {
-        let begins =
-            |s: &&Arc<Segment>| s.header.kind == SegmentKind::Journal && s.header.first <= horizon.next();
-        let behind = self.segments().rev().take_while(|s| !begins(s)).count();
-        (self.segment_count.load(Ordering::Acquire) as usize).saturating_sub(behind + 1)
+        let begins = |s: &Segment| s.header.kind == SegmentKind::Journal && s.header.first <= horizon.next();
+        // Their number is looked at once: others begin segments meanwhile.
+        let mut ordinals = (0..self.segment_count.load(Ordering::Acquire)).rev();
+        ordinals.find(|&n| begins(self.segment(n))).unwrap_or(0) as usize
     }
 
     /// Adds a segment; returns its ordinal. Under the tail lock.
@@ -449,12 +449,61 @@ impl Shrunk {
 
 #[cfg(test)]
 mod tests {
-    use super::Appended;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Barrier};
+
+    use super::{Appended, Index};
+    use crate::disk::{Disk, How, SimDisk};
+    use crate::error::Result;
+    use crate::format::{Origin, SegmentHeader, SegmentKind};
+    use crate::lsn::Lsn;
+    use crate::segment::Segment;
+    use crate::state::State;
+
+    /// Segments that are begun: the journal of a busy day.
+    const MANY: u32 = if cfg!(miri) { 20 } else { 10_000 };
+
+    #[test]
+    fn what_is_retained_stays_while_segments_are_begun() -> Result<()> {
+        let path = Path::new("/some.seg");
+        let file = SimDisk::new().process().open(path, How::Create).expect("a file");
+        let segment = |number: u32| {
+            let header = SegmentHeader {
+                kind: SegmentKind::Journal,
+                lineage: [7; 16],
+                number,
+                first: Lsn::new(u64::from(number)),
+                chain: 0,
+                time: 0,
+                durable: Lsn::ZERO,
+            };
+            Segment::begin(Arc::clone(&file), path.into(), header).map(Arc::new)
+        };
+        let index = Index::new(State::default(), Origin::Local, State::default());
+        index.push_segment(segment(1)?);
+        let (done, both) = (AtomicBool::new(false), Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                both.wait();
+                let begun = (2..=MANY).try_for_each(|n| segment(n).map(|s| _ = index.push_segment(s)));
+                done.store(true, Ordering::SeqCst);
+                begun.expect("segments");
+            });
+            both.wait();
+            while !done.load(Ordering::SeqCst) {
+                let first = index.retained(Lsn::ZERO).next().map(|s| s.header.number);
+                assert_eq!(first, Some(1), "the horizon hasn't moved");
+            }
+        });
+        assert_eq!(index.dropped(Lsn::new(u64::from(MANY) / 2)), MANY as usize / 2);
+        Ok(())
+    }
 
     #[test]
     fn places_are_dense() {
         let mut expected = (0, 0);
-        for index in 0..100_000 {
+        for index in 0..if cfg!(miri) { 5000 } else { 100_000 } {
             let place = Appended::<u8>::place(index);
             if index > 0 && place != expected {
                 assert_eq!(place, (expected.0 + 1, 0), "index {index}");

@@ -5,7 +5,7 @@
 //!      │            └──────► base ──────────────┤──► disk::{Disk, File, Words}
 //!      └► Overlay ──► Store ──► Control ────────┘
 //! ```
-//! No SQLite type is known here, and the only `unsafe` code is in `disk/mmap.rs`.
+//! No SQLite type is known here, and the only `unsafe` code is in `disk/mmap.rs` and `disk/warm.rs`.
 //! ARCHITECTURE.md explains the whole, FORMAT.md the bytes.
 
 #![deny(unsafe_code)]

@@ -270,6 +270,7 @@ mod tests {
     use crate::store::Options;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri takes too long for so many commits")]
     fn what_is_folded_is_merged_before_where_that_is_less() -> Result<()> {
         let disk = SimDisk::new();
         let open = |process: &Arc<crate::disk::SimProcess>| {

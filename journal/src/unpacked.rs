@@ -238,6 +238,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri runs no C, and so no zstd")]
     fn however_many_threads_all_comes_in_order() {
         let blob = blob(20_000);
         let piece = Shipped::check(&blob).unwrap();
@@ -261,6 +262,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri runs no C, and so no zstd")]
     fn what_fails_on_a_thread_or_where_it_is_taken_ends_it() {
         let blob = blob(20_000);
         let piece = Shipped::check(&blob).unwrap();

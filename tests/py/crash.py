@@ -8,8 +8,10 @@ import sys
 
 def preloaded(library):
     """The functions of crash.c, which has to be there before all else: this process begins anew with it."""
-    if "LD_PRELOAD" not in os.environ:
-        os.environ["LD_PRELOAD"] = library
+    # Behind what is there already: a sanitizer's library wants to be the first.
+    before = os.environ.get("LD_PRELOAD", "").split(":")
+    if library not in before:
+        os.environ["LD_PRELOAD"] = ":".join(before + [library]).lstrip(":")
         os.execv(sys.executable, sys.orig_argv)
     return ctypes.CDLL(None)
 

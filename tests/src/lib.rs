@@ -16,7 +16,8 @@
 //! With `TIDELINE_AGAINST=stock` everything runs on SQLite's own VFS and nothing is loaded: what a test expects of
 //! plain SQL can be checked against SQLite itself. Other variables: `TIDELINE_APSW_PYTHON` (a Python that has apsw),
 //! `TIDELINE_QUICK` (fewer rounds), `TIDELINE_SEED` (see [`Dice`]), `TIDELINE_TEST_SECONDS` (when a process is taken
-//! for hung).
+//! for hung), `TIDELINE_HOST_PRELOAD` (a library that the shell and Python load before all else, such as a
+//! sanitizer's).
 
 mod build;
 mod bundled;
@@ -42,7 +43,7 @@ pub use library::{against_stock, library, skipped};
 pub use process::{Output, Process, patience};
 pub use pyhost::{apsw, python, python_start};
 pub use scratch::{Scratch, files_below};
-pub use shell::{Session, Shell};
+pub use shell::{Session, Shell, at_home};
 pub use sql::{LOCKED, NOT_A_DATABASE, SPILL, SUMS, filled, numbers};
 pub use states::{behind, each_plain_store, left_behind, plain_store, status};
 

@@ -153,7 +153,11 @@ impl Session {
     }
 }
 
-/// A command in the test's folder, which it takes for its user's home, so that nobody's settings count.
-pub(crate) fn at_home<'c>(command: &'c mut Command, folder: &Path) -> &'c mut Command {
+/// A host in the test's folder, which it takes for its user's home, so that nobody's settings count. What
+/// `TIDELINE_HOST_PRELOAD` names is loaded into it before all else.
+pub fn at_home<'c>(command: &'c mut Command, folder: &Path) -> &'c mut Command {
+    if let Some(library) = std::env::var_os("TIDELINE_HOST_PRELOAD") {
+        command.env("LD_PRELOAD", library);
+    }
     command.current_dir(folder).env("HOME", folder)
 }

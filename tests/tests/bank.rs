@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use tideline_tests::{Dice, Output, Process, Scratch, Shell, python_start, rounds};
+use tideline_tests::{Dice, Output, Process, Scratch, Shell, at_home, python_start, rounds};
 
 /// What a worker of the bank is.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ impl Bank {
         let output = if writer.is_empty() { String::new() } else { format!(">acks-{writer}") };
         let mut command = Command::new("sh");
         command.args(["-c", &format!("exec stdbuf -oL sqlite3 -batch -bail <{file} {output}")]);
-        Process::start(command.current_dir(self.scratch.folder()).env("HOME", self.scratch.folder()))
+        Process::start(at_home(&mut command, self.scratch.folder()))
     }
 
     /// Kills, stops and replaces workers at random for this long.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tideline_tests::{Process, Scratch};
+use tideline_tests::{Process, Scratch, at_home};
 
 #[test]
 fn every_script_prints_what_it_should() {
@@ -37,7 +37,7 @@ fn run(script: &Path) -> String {
     let scratch = Scratch::new();
     let mut command = Command::new("sh");
     command.args(["-c", "exec stdbuf -oL sqlite3 -batch 2>&1"]);
-    command.current_dir(scratch.folder()).env("HOME", scratch.folder());
+    at_home(&mut command, scratch.folder());
     let sql = std::fs::read_to_string(script).expect("the script");
     let output = Process::run(&mut command, &format!(".echo on\n{sql}"));
     let folder = scratch.folder().display().to_string();

@@ -57,7 +57,8 @@ fn fuzz(workspace: &Workspace, arguments: &[&str]) -> Command {
     command
 }
 
-fn nightly() -> Result<()> {
+/// The nightly toolchain, installed where it isn't.
+pub fn nightly() -> Result<()> {
     let there = output(Command::new("rustup").args(["run", "nightly", "rustc", "--version"]));
     there.map(drop).or_else(|_| {
         run(Command::new("rustup").args(["toolchain", "install", "nightly", "--profile", "minimal"]))

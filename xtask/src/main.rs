@@ -10,6 +10,7 @@
 //! | `sqlite-tests` | SQLite's own tests, with Tideline as the default VFS |
 //! | `soak` | tests that take as long as one lets them; what they tried and found is in `docs/soak` |
 //! | `canaries` | breaks the store in many small ways, and sees whether the simulated disk finds each |
+//! | `sanitize` | address and thread sanitizers, and miri, over the tests; all by hand |
 //! | `sqlite-source` | SQLite's own source tree, from Debian's source package |
 //! | `speedtest1` | SQLite's speedtest1, stock WAL and Tideline side by side |
 //! | `ci` | all that `.ci/run` does |
@@ -19,6 +20,7 @@ mod ci;
 mod demo;
 mod dist;
 mod fuzz;
+mod sanitize;
 mod soak;
 mod speedtest1;
 mod sqlite_source;
@@ -84,6 +86,11 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Looks for memory errors, data races and undefined behaviour in what the tests do
+    Sanitize {
+        /// With one alone [default: with each]
+        with: Option<sanitize::With>,
+    },
     /// Fetches SQLite's source tree, and prints its folder
     SqliteSource,
     /// Runs SQLite's speedtest1, stock WAL and Tideline side by side
@@ -106,6 +113,7 @@ fn run(command: Command) -> Result<()> {
         Command::SqliteTests(arguments) => sqlite_tests::run(&workspace, &arguments),
         Command::Soak(what) => soak::run(&workspace, &what),
         Command::Canaries { only } => canaries::run(&workspace, only.as_deref()),
+        Command::Sanitize { with } => sanitize::run_with(&workspace, with),
         Command::SqliteSource => {
             println!("{}", sqlite_source::fetch(&workspace)?.display());
             Ok(())

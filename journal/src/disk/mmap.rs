@@ -164,9 +164,46 @@ impl Windows {
     #[cold]
     fn map(&self, size: NonZeroU64, file: &File, start: u64) -> Option<MmapRaw> {
         let len = usize::try_from(size.get() + OVERLAP).ok()?;
-        let mut options = MmapOptions::new();
-        options.offset(start).len(len);
-        options.map_raw_read_only(file).ok()
+        mapping::to_read(file, start, len).ok()
+    }
+}
+
+#[cfg(not(miri))]
+pub(super) mod mapping {
+    use super::{File, MmapOptions, MmapRaw, io};
+
+    /// The `len` bytes of a file from `start` on, whatever its length.
+    pub(super) fn to_read(file: &File, start: u64, len: usize) -> io::Result<MmapRaw> {
+        MmapOptions::new().offset(start).len(len).map_raw_read_only(file)
+    }
+
+    /// The same, to write as well.
+    pub(in super::super) fn to_write(file: &File, start: u64, len: usize) -> io::Result<MmapRaw> {
+        MmapOptions::new().offset(start).len(len).map_raw(file)
+    }
+}
+
+/// Miri maps no files: what the file holds now, in memory of its own.
+#[cfg(miri)]
+pub(super) mod mapping {
+    use std::os::unix::fs::FileExt;
+
+    use super::{File, MmapOptions, MmapRaw, io};
+
+    pub(super) fn to_read(file: &File, start: u64, len: usize) -> io::Result<MmapRaw> {
+        let mut map = MmapOptions::new().len(len).map_anon()?;
+        let mut done = 0;
+        // Miri cuts reads short now and then, as systems may.
+        loop {
+            match file.read_at(&mut map[done..], start + done as u64)? {
+                0 => return Ok(map.into()),
+                count => done += count,
+            }
+        }
+    }
+
+    pub(in super::super) fn to_write(file: &File, start: u64, len: usize) -> io::Result<MmapRaw> {
+        to_read(file, start, len)
     }
 }
 
@@ -243,7 +280,7 @@ impl SharedWords {
     pub(super) fn map(file: &File, count: usize) -> io::Result<SharedWords> {
         let bytes = count.checked_mul(size_of::<AtomicU64>());
         let bytes = bytes.ok_or(io::ErrorKind::InvalidInput)?;
-        let map = MmapOptions::new().len(bytes).map_raw(file)?;
+        let map = mapping::to_write(file, 0, bytes)?;
         assert!(map.as_ptr().cast::<AtomicU64>().is_aligned(), "mappings start at memory pages");
         Ok(SharedWords { map, count })
     }
@@ -337,6 +374,9 @@ pub(super) fn at_fork(
         code => Err(io::Error::from_raw_os_error(code)),
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 /// Shared with the tests, which need to be two processes.
 #[cfg(test)]

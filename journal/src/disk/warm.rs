@@ -9,10 +9,10 @@ use std::fs::File;
 use std::ops::Range;
 use std::ptr;
 
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::MmapRaw;
 use parking_lot::RwLock;
 
-use super::mmap::MEMORY_PAGE;
+use super::mmap::{MEMORY_PAGE, mapping};
 
 /// A file's bytes while they are ready to be written; nothing else of the time.
 ///
@@ -42,7 +42,7 @@ impl Warm {
         let start = range.start.max(parts.last().map_or(0, Part::end)).next_multiple_of(MEMORY_PAGE);
         let Some(len) = range.end.checked_sub(start).filter(|&len| len > 0) else { return };
         let Ok(len) = usize::try_from(len) else { return };
-        let Ok(map) = MmapOptions::new().offset(start).len(len).map_raw(file) else { return };
+        let Ok(map) = mapping::to_write(file, start, len) else { return };
         if populate(&map) {
             parts.push(Part { start, map });
         }
@@ -74,9 +74,15 @@ impl Warm {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(miri)))]
 fn populate(map: &MmapRaw) -> bool {
-    map.advise(Advice::PopulateWrite).is_ok()
+    map.advise(memmap2::Advice::PopulateWrite).is_ok()
+}
+
+/// Miri's mappings are memory already.
+#[cfg(miri)]
+fn populate(_map: &MmapRaw) -> bool {
+    true
 }
 
 #[cfg(not(target_os = "linux"))]

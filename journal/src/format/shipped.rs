@@ -465,6 +465,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri runs no C, and so no zstd")]
     fn round_trip() {
         let blob = example();
         let shipped = Shipped::check(&blob).unwrap();
@@ -500,6 +501,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri runs no C, and so no zstd")]
     fn chains_end() {
         let header = ShippedHeader::decode(&example()).unwrap();
         let size = 3 * CHAIN as u32;
@@ -516,6 +518,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri runs no C, and so no zstd")]
     fn any_flipped_byte_and_any_cut_is_found() {
         let blob = example();
         for at in 0..blob.len() {

@@ -53,6 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri runs no C, and so no zstd")]
     fn what_moved_and_what_changed_costs_little() {
         let mut seed = 1u32;
         let noise = std::iter::repeat_with(|| {

@@ -60,7 +60,9 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: 4 << 20, fold_step: 64, background: true, clock: Arc::new(SystemClock) }
+        // Miri takes its time for each byte.
+        let segment_bytes = if cfg!(miri) { 32 << 10 } else { 4 << 20 };
+        Options { segment_bytes, fold_step: 64, background: true, clock: Arc::new(SystemClock) }
     }
 }
 

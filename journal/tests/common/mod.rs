@@ -104,7 +104,7 @@ pub struct Model {
 
 /// The image of a page: page 1 has SQLite's header.
 pub fn image(page: u32, fill: u64, size: u32, counter: u32) -> Vec<u8> {
-    let mut image: Vec<u8> = fill.to_le_bytes().iter().copied().cycle().take(PAGE).collect();
+    let mut image = fill.to_le_bytes().repeat(PAGE / 8);
     if page == 1 {
         image[..100].fill(0);
         image[..16].copy_from_slice(b"SQLite format 3\0");

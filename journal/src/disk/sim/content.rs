@@ -79,7 +79,7 @@ impl Content {
         }
         let offset = end - buf.len();
         if self.cached.len() < end {
-            self.cached.resize(end, 0);
+            resize(&mut self.cached, end);
         }
         self.cached[offset..end].copy_from_slice(buf);
         let (start, end) = (sector_start(offset), sector_end(end).min(self.cached.len()));
@@ -91,7 +91,7 @@ impl Content {
     pub(super) fn set_len(&mut self, step: u64, len: u64) -> io::Result<()> {
         let len = checked_len(len)?;
         if len != self.cached.len() {
-            self.cached.resize(len, 0);
+            resize(&mut self.cached, len);
             self.push(step, Change::Length);
         }
         Ok(())
@@ -110,7 +110,7 @@ impl Content {
         let shortest = self.pending.iter().map(|pending| pending.len).min().unwrap_or(usize::MAX);
         let cut = shortest < self.synced.len();
         self.synced.truncate(shortest);
-        self.synced.resize(self.cached.len(), 0);
+        resize(&mut self.synced, self.cached.len());
         if cut {
             self.clean(shortest, shortest);
         }
@@ -141,7 +141,7 @@ impl Content {
             // The length is kept in memory apart from the pages.
             let len = self.cached.len();
             self.cached.clone_from(&self.synced);
-            self.cached.resize(len, 0);
+            resize(&mut self.cached, len);
         }
     }
 
@@ -173,7 +173,7 @@ impl Content {
             Change::Length => 0,
         });
         let mut bytes = self.synced.clone();
-        bytes.resize(len, 0);
+        resize(&mut bytes, len);
         for (sector, versions) in sectors {
             let all = &versions.all;
             let newest = all.len() - 1;
@@ -246,6 +246,14 @@ impl Content {
             synced[..end - start].copy_from_slice(&self.synced[start..end]);
             Versions { all: vec![(None, synced)], orphaned: false }
         })
+    }
+}
+
+/// Gives the bytes this length, with zeros behind. As copies, and not byte by byte: miri interprets each.
+fn resize(bytes: &mut Vec<u8>, len: usize) {
+    match len.checked_sub(bytes.len()) {
+        Some(more) => bytes.extend_from_slice(&vec![0; more]),
+        None => bytes.truncate(len),
     }
 }
 
