@@ -60,6 +60,9 @@ impl Store {
         if let Some(job) = self.unfinished(&block, &index)? {
             return Ok(Some(job));
         }
+        if self.control.fold_target() > block.base.lsn {
+            return Ok(None);
+        }
         // What a reader needs stays; the next segment asks again.
         let limit = self.control.oldest_pin(head)?;
         let now = self.options.clock.now_ms();
@@ -110,6 +113,14 @@ impl Store {
             return Ok(None);
         }
         self.job(block, index, target, horizon).map(Some)
+    }
+
+    /// Finishes a fold that was begun and isn't under way; false if readers don't allow it. Under the fold lock.
+    fn finish_begun(&self, index: &Arc<Index>) -> Result<bool> {
+        while let Some(mut job) = self.unfinished(&self.read_superblock()?, index)? {
+            while !self.fold_step(&mut job, usize::MAX)? {}
+        }
+        Ok(self.control.fold_target() <= self.read_superblock()?.base.lsn)
     }
 
     /// Says in the superblock, durably, that entries up to `target` are on the disk, and gives up what
@@ -361,9 +372,7 @@ impl Store {
         self.make_durable(head)?;
         self.catch_up(head)?;
         let index = self.current()?;
-        while let Some(mut job) = self.unfinished(&self.read_superblock()?, &index)? {
-            while !self.fold_step(&mut job, usize::MAX)? {}
-        }
+        self.finish_begun(&index)?;
         let block = self.read_superblock()?;
         let target = self.control.announce_fold(head)?;
         if target > block.base.lsn {
@@ -373,10 +382,14 @@ impl Store {
         Ok(self.control.base())
     }
 
-    /// Drops what retention doesn't ask for. Nothing is folded for it.
+    /// Drops what retention doesn't ask for. Nothing is folded for it, but what a fold that failed or died has begun: the
+    /// base may have newer images than it says, and those that it should have are in what would be dropped.
     pub(crate) fn trim(&self) -> Result<()> {
-        let block = self.read_superblock()?;
         let index = self.current()?;
+        if !self.finish_begun(&index)? {
+            return Ok(());
+        }
+        let block = self.read_superblock()?;
         let head = index.applied();
         let horizon = retained_from(&index, &block, head, head, self.options.clock.now_ms())?;
         match horizon.filter(|&horizon| horizon <= block.base.lsn) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::{Change, Model, PAGE, PATH, Rng, commit, open, read};
-use tideline_journal::disk::{Disk, How, SimDisk};
+use tideline_journal::disk::{Disk, FaultKind, How, SimDisk};
 use tideline_journal::{Code, Durability, Lsn, Retention, Session};
 
 #[test]
@@ -539,4 +539,44 @@ fn a_process_that_others_have_overtaken_finds_its_files_in_place() {
         idle.wholly_in_place().unwrap_or_else(|e| panic!("round {round}: {e}"));
     }
     assert_eq!(read(&idle).unwrap().1, model);
+}
+
+#[test]
+fn history_is_not_dropped_under_a_fold_that_failed() {
+    // The base then has images that are newer than it says.
+    let prepared = || {
+        let disk = SimDisk::new();
+        let store = open(&disk.process()).unwrap();
+        let mut model = Model::default();
+        let mut session = Session::new(Arc::clone(&store)).unwrap();
+        let mut put = |fills: Vec<(u32, u64)>| {
+            let change = Change { fills, size: 30 };
+            commit(&mut session, &mut model, &change, Durability::Disk).unwrap();
+        };
+        for fill in 1..=20 {
+            put((1..=30).map(|page| (page, fill)).collect());
+        }
+        store.fold().unwrap();
+        put(vec![(3, 100), (25, 100)]);
+        put(vec![(3, 200), (25, 200)]);
+        (disk, store)
+    };
+    let (whole, store) = prepared();
+    let begun = whole.steps();
+    store.fold().unwrap();
+    let steps = whole.steps() - begun;
+    let mut failed = 0;
+    for n in 0..steps {
+        let (disk, store) = prepared();
+        disk.fail(disk.steps() + n, FaultKind::Io);
+        failed += u64::from(store.fold().is_err());
+        if store.set_retention(Retention::Lsns(1)).is_err() || store.fold().is_err() {
+            // An fsync failed: it is finished by whoever opens it next.
+            store.close().unwrap_err();
+            continue;
+        }
+        let findings = store.verify().unwrap();
+        assert!(findings.is_empty(), "step {n} ({:?}): {findings:?}", disk.describe(begun + n));
+    }
+    assert!(failed > 5, "{failed} of {steps}");
 }
