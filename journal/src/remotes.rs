@@ -106,14 +106,15 @@ impl Store {
         self.whole()
     }
 
-    /// True if every commit above `lsn` was received, and none was made here.
+    /// True if a commit above `lsn` is known that wasn't received, but made here. Below the horizon none is known.
     ///
     /// # Errors
     /// `Damaged`, `Io` while history is read.
-    pub fn received_since(&self, lsn: Lsn) -> Result<bool> {
+    pub fn has_own_since(&self, lsn: Lsn) -> Result<bool> {
         let index = self.history()?;
-        let Some(first) = index.entry_at(lsn.next()) else { return Ok(false) };
-        Ok((first..index.entry_count()).all(|n| index.entry(n).origin == Origin::Received))
+        let known = lsn.max(self.control.horizon());
+        let entries = (0..index.entry_count()).rev().map(|n| index.entry(n));
+        Ok(entries.take_while(|entry| entry.range.last > known).any(|entry| entry.origin != Origin::Received))
     }
 
     /// Identity of the commit `lsn`; `None` where that isn't known: below the horizon, above the head, and inside a

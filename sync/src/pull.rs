@@ -53,10 +53,10 @@ pub(crate) fn pull(
     }
 }
 
-/// True if what the store has behind a position was received: a pull that was interrupted between two entries of a
-/// manifest. If it wasn't of this one, the entries themselves say so.
+/// True if what the store has behind a position may have been received: a pull that was interrupted between two entries
+/// of a manifest. If it wasn't of this one, the entry behind it says so, and nothing is changed.
 fn is_under_way(store: &Store, part: &Part, position: Lsn) -> Result<bool> {
-    Ok(!part.full && store.head() < part.range().last && store.received_since(position)?)
+    Ok(!part.full && store.head() < part.range().last && !store.has_own_since(position)?)
 }
 
 /// Applies what one push brought.

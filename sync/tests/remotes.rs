@@ -235,48 +235,53 @@ fn the_power_may_go_at_any_step_of_a_clone_and_of_a_pull() {
     }
     there.push("origin").unwrap();
     let own = read(&source).unwrap();
-    let follow = |disk: &Arc<SimDisk>| -> tideline_journal::Result<()> {
+    let follow = |disk: &Arc<SimDisk>, retention| -> tideline_journal::Result<()> {
         let process = disk.process();
         clone(&process, &early, "/b.db")?;
         let store = open_at(&process, "/b.db")?;
+        store.set_retention(retention)?;
         remotes(&store, &fickle).pull("origin")?;
         store.close()
     };
-    let whole = SimDisk::new();
-    follow(&whole).unwrap();
-    let mut parts = 0;
-    for step in 0..whole.steps() {
-        let disk = SimDisk::new();
-        disk.cut_at(step);
-        follow(&disk).unwrap_err();
-        for seed in 0..2 {
-            let what = format!("cut at step {step} ({:?}), seed {seed}", disk.describe(step));
-            let process = disk.reboot(seed).process();
-            // A database that isn't there yet is cloned; one that is, is empty or follows.
-            match clone(&process, &fickle, "/b.db") {
-                Ok(_) => {}
-                Err(e) => {
-                    assert_eq!(e.code(), Code::Argument, "{what}: {e}");
-                    let open = || open_at(&process, "/b.db").unwrap_or_else(|e| panic!("{what}: {e}"));
-                    // Opened from rest, it doesn't know its history yet.
-                    open().close().unwrap_or_else(|e| panic!("{what}: {e}"));
-                    let store = open();
-                    let back = remotes(&store, &fickle);
-                    if back.list().unwrap_or_else(|e| panic!("{what}: {e}")).is_empty() {
-                        back.add("origin", URL, false).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let (mut parts, mut cuts) = (0, 0);
+    for retention in [Retention::Default, Retention::None] {
+        let whole = SimDisk::new();
+        follow(&whole, retention).unwrap();
+        cuts += 2 * whole.steps();
+        for step in 0..whole.steps() {
+            let disk = SimDisk::new();
+            disk.cut_at(step);
+            follow(&disk, retention).unwrap_err();
+            for seed in 0..2 {
+                let what =
+                    format!("cut at step {step} ({:?}), seed {seed}, {retention:?}", disk.describe(step));
+                let process = disk.reboot(seed).process();
+                // A database that isn't there yet is cloned; one that is, is empty or follows.
+                match clone(&process, &fickle, "/b.db") {
+                    Ok(_) => {}
+                    Err(e) => {
+                        assert_eq!(e.code(), Code::Argument, "{what}: {e}");
+                        let open = || open_at(&process, "/b.db").unwrap_or_else(|e| panic!("{what}: {e}"));
+                        // Opened from rest, it doesn't know its history yet.
+                        open().close().unwrap_or_else(|e| panic!("{what}: {e}"));
+                        let store = open();
+                        let back = remotes(&store, &fickle);
+                        if back.list().unwrap_or_else(|e| panic!("{what}: {e}")).is_empty() {
+                            back.add("origin", URL, false).unwrap_or_else(|e| panic!("{what}: {e}"));
+                        }
+                        // A pull that died between two entries goes on.
+                        let there = back.list().unwrap()[0].head.unwrap_or_default();
+                        parts += u64::from(store.head() > there && there > Lsn::ZERO);
+                        back.pull("origin").unwrap_or_else(|e| panic!("{what}: {e}"));
+                        store.close().unwrap_or_else(|e| panic!("{what}: {e}"));
                     }
-                    // A pull that died between two entries goes on.
-                    let there = back.list().unwrap()[0].head.unwrap_or_default();
-                    parts += u64::from(store.head() > there && there > Lsn::ZERO);
-                    back.pull("origin").unwrap_or_else(|e| panic!("{what}: {e}"));
-                    store.close().unwrap_or_else(|e| panic!("{what}: {e}"));
                 }
+                let store = open_at(&process, "/b.db").unwrap();
+                assert_eq!(read(&store).unwrap(), own, "{what}");
             }
-            let store = open_at(&process, "/b.db").unwrap();
-            assert_eq!(read(&store).unwrap(), own, "{what}");
         }
     }
-    println!("tried: cuts={} between_entries={parts}", 2 * whole.steps());
+    println!("tried: cuts={cuts} between_entries={parts}");
     assert!(parts > 0);
 }
 
