@@ -32,6 +32,15 @@ impl Store {
     /// # Errors
     /// `Gap`, `Foreign`, `Diverged`, `Damaged`, `Format`, `Busy`: nothing is changed.
     pub fn receive(self: &Arc<Self>, blob: &[u8]) -> Result<Lsn> {
+        self.receive_behind(blob, None)
+    }
+
+    /// As [`Store::receive`], from a sender who is known to have the commit `known`, by its identity: a full image goes on
+    /// from there, also where that commit was made here.
+    ///
+    /// # Errors
+    /// As [`Store::receive`].
+    pub fn receive_behind(self: &Arc<Self>, blob: &[u8], known: Option<(Lsn, u64)>) -> Result<Lsn> {
         if blob.is_empty() {
             return Ok(self.head());
         }
@@ -43,7 +52,7 @@ impl Store {
         self.wholly_in_place()?;
         let here =
             *session.state().ok_or_else(|| Error::new(Code::Io, "no snapshot; report this as a bug"))?;
-        match self.judge(&shipped, &here)? {
+        match self.judge(&shipped, &here, known)? {
             Verdict::Known => return Ok(here.lsn),
             Verdict::Apply => {}
         }
@@ -58,7 +67,7 @@ impl Store {
         let pieces = incoming.pieces()?;
         let first = pieces.load(0)?;
         let first = Shipped::check(&first)?;
-        let lsn = match self.judge(&first, &here)? {
+        let lsn = match self.judge(&first, &here, known)? {
             Verdict::Known => here.lsn,
             Verdict::Apply => self.apply(&mut session, &first.header, &here, |each| {
                 (0..pieces.places.len()).try_for_each(|n| each(&Shipped::check(&pieces.load(n)?)?))
@@ -128,7 +137,7 @@ impl Store {
         origin == Origin::Received
     }
 
-    fn judge(&self, shipped: &Shipped<'_>, here: &State) -> Result<Verdict> {
+    fn judge(&self, shipped: &Shipped<'_>, here: &State, known: Option<(Lsn, u64)>) -> Result<Verdict> {
         let header = &shipped.header;
         let LsnRange { first, last } = header.range;
         if header.lineage != self.lineage() {
@@ -183,6 +192,8 @@ impl Store {
             Some(_) => Err(diverged()),
             // Only the first piece lists identities, and it was judged by them.
             None if header.rows_before > 0 => Ok(Verdict::Apply),
+            // The sender goes on from what is here.
+            None if header.full && known == Some((here.lsn, here.id)) => Ok(Verdict::Apply),
             // All pages of a replica that has nothing of its own.
             None if header.full && self.came_from_elsewhere(here.lsn) => Ok(Verdict::Apply),
             None => Err(Error::new(

@@ -18,23 +18,22 @@ pub(crate) struct Position {
     #[serde(with = "hex")]
     pub hash: Hash,
     pub lsn: u64,
+    /// Identity of that commit.
+    #[serde(with = "hex::number")]
+    pub id: u64,
 }
 
 impl Position {
     /// Before everything.
     pub fn start(lineage: [u8; 16]) -> Position {
-        Position { lineage, number: 0, hash: [0; 32], lsn: 0 }
+        Position { lineage, number: 0, hash: [0; 32], lsn: 0, id: 0 }
     }
 
     /// Behind a manifest.
     pub fn behind(link: &Link) -> Position {
         let manifest = &link.manifest;
-        Position {
-            lineage: manifest.lineage,
-            number: manifest.number,
-            hash: link.hash,
-            lsn: manifest.part.last,
-        }
+        let (lsn, id) = (manifest.part.last, manifest.part.id);
+        Position { lineage: manifest.lineage, number: manifest.number, hash: link.hash, lsn, id }
     }
 
     pub fn lsn(&self) -> Lsn {
@@ -50,6 +49,9 @@ pub(crate) struct Remote {
     /// Nobody else pushes there, so the object store needn't tell writers apart.
     #[serde(default)]
     pub single_writer: bool,
+    /// It was tried whether the object store tells writers apart.
+    #[serde(default)]
+    pub probed: bool,
     #[serde(default)]
     pub position: Option<Position>,
     /// Writer in the manifest that was to be created last. Its number is the position's and 1.

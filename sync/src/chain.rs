@@ -3,13 +3,15 @@
 use bytes::Bytes;
 use tideline_journal::{Code, Error, Result};
 
-use crate::manifest::{Hash, Manifest, Part, hash, name};
+use crate::manifest::{Hash, LAST, Manifest, Part, hash, name};
 use crate::objects::{Created, Objects};
 
 /// Where the number of a late manifest is. It may be behind, or gone: only a hint.
 const HINT: &str = "hint";
 /// Every so manieth push moves the hint; a newcomer looks for what is behind it.
 const HINT_EVERY: u64 = 16;
+/// No manifest is longer, in bytes.
+const MANIFEST_LIMIT: u64 = 1 << 28;
 /// How often an object is created again whose fate isn't clear.
 const TRIES: usize = 3;
 
@@ -30,15 +32,16 @@ pub(crate) enum Appended {
 
 /// The manifest `number`, if there is one yet.
 pub(crate) fn read(objects: &Objects, number: u64) -> Result<Option<Link>> {
-    let Some(bytes) = objects.get(&name(number))? else { return Ok(None) };
+    let Some(bytes) = objects.get(&name(number), MANIFEST_LIMIT)? else { return Ok(None) };
     let manifest = Manifest::decode(&bytes, number)?;
     Ok(Some(Link { manifest, hash: hash(&bytes) }))
 }
 
 /// The newest manifest; `None` where nothing was pushed. Numbers have no gaps, so that few requests find it.
 pub(crate) fn head(objects: &Objects) -> Result<Option<Link>> {
-    let hint = objects.get(HINT)?;
-    let hint = hint.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.trim().parse().ok()).unwrap_or(0);
+    let hint = objects.get(HINT, 64)?;
+    let hint = hint.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.trim().parse().ok());
+    let hint = hint.filter(|&number: &u64| number <= LAST).unwrap_or(0);
     let mut newest = if hint > 0 { read(objects, hint)? } else { None };
     let number = |link: &Option<Link>| link.as_ref().map_or(0, |link| link.manifest.number);
     let mut step = 1;

@@ -12,6 +12,9 @@ pub(crate) const VERSION: u32 = 1;
 /// Each manifest whose number is a multiple of this lists what a newcomer needs of those before it.
 pub(crate) const SUMMARY_EVERY: u64 = 64;
 
+/// No manifest has a larger number.
+pub(crate) const LAST: u64 = 1 << 62;
+
 /// A hash of the bytes of an object.
 pub(crate) type Hash = [u8; 32];
 
@@ -119,6 +122,7 @@ impl Manifest {
         let manifest: Manifest = serde_json::from_slice(body).map_err(|_| damaged("is no manifest"))?;
         let ordered = |part: &Part| part.first >= 1 && part.first <= part.last;
         let sound = manifest.number == number
+            && number <= LAST
             && ordered(&manifest.part)
             && manifest.earlier.iter().flatten().all(ordered);
         if sound { Ok(manifest) } else { Err(damaged("isn't what its name says")) }

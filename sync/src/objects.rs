@@ -20,6 +20,9 @@ pub(crate) enum Created {
     Unclear,
 }
 
+/// More than a probe has, in bytes.
+const PROBE_LIMIT: u64 = 1 << 10;
+
 /// The objects of one remote.
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
@@ -67,10 +70,27 @@ impl Objects {
         Error::new(code, format!("{what} {name} of {}: {error}; {remedy}", self.url))
     }
 
-    /// The object `name`; `None` if there is none.
-    pub(crate) fn get(&self, name: &str) -> Result<Option<Bytes>> {
+    /// The object `name`, of up to `most` bytes; `None` if there is none.
+    pub(crate) fn get(&self, name: &str, most: u64) -> Result<Option<Bytes>> {
         let path = Path::from(name);
-        let got = self.runtime.block_on(async { self.store.get(&path).await?.bytes().await });
+        let got = self.runtime.block_on(async {
+            let found = self.store.get(&path).await?;
+            match found.meta.size {
+                size if size > most => Ok(Err(size)),
+                _ => found.bytes().await.map(Ok),
+            }
+        });
+        let got = match got {
+            Ok(Err(size)) => {
+                let text = format!(
+                    "{name} of {} has {size} bytes, and not at most {most}; put it back as it was, or clone from another remote",
+                    self.url
+                );
+                return Err(Error::new(Code::Damaged, text));
+            }
+            Ok(Ok(bytes)) => Ok(bytes),
+            Err(e) => Err(e),
+        };
         self.count(got.as_ref().map_or(0, Bytes::len));
         match got {
             Ok(bytes) => Ok(Some(bytes)),
@@ -141,6 +161,6 @@ impl Objects {
             won
         });
         contents.iter().for_each(|content| self.count(content.len()));
-        Ok((won, self.get(name)?))
+        Ok((won, self.get(name, PROBE_LIMIT)?))
     }
 }

@@ -50,7 +50,7 @@ fn probe_with(objects: &Objects, names: &[String; 2]) -> Result<()> {
         Created::New => return Err(unsafe_store("overwrites an object that it was asked to create")),
         Created::Unclear => return Err(unclear()),
     }
-    if objects.get(twice)? != Some(body(1)) {
+    if objects.get(twice, 64)? != Some(body(1)) {
         return Err(unsafe_store(
             "overwrites an object that it was asked to create, and says that it didn't",
         ));

@@ -8,7 +8,7 @@ use crate::book::{Position, Remote};
 use crate::chain;
 use crate::manifest::Part;
 use crate::objects::Objects;
-use crate::push::{Keep, diverged, has, locate, settle};
+use crate::push::{Keep, diverged, foreign, has, holding, locate, settle};
 use crate::segment;
 
 /// Gets what the remote has; returns the LSN that the store has then.
@@ -21,15 +21,15 @@ pub(crate) fn pull(
     remote: &mut Remote,
     keep: &mut Keep<'_>,
 ) -> Result<Lsn> {
-    settle(objects, remote, keep)?;
+    settle(store, objects, remote, keep)?;
     let lineage = store.lineage();
-    let known = remote.position.take().filter(|p| p.lineage == lineage && p.lsn() <= store.head());
-    let mut position = match known {
+    let known = remote.position.take().filter(|position| position.lineage == lineage);
+    let mut position = match holding(store, known)? {
         Some(position) => position,
         None if store.head() == Lsn::ZERO => {
             let Some(head) = chain::head(objects)? else { return Ok(Lsn::ZERO) };
             for part in chain::parts(objects, &head)? {
-                apply(store, objects, &part)?;
+                apply(store, objects, &part, None)?;
             }
             Position::behind(&head)
         }
@@ -40,6 +40,9 @@ pub(crate) fn pull(
         keep(remote)?;
         let Some(link) = chain::read(objects, position.number + 1)? else { return Ok(store.head()) };
         let manifest = &link.manifest;
+        if position.number == 0 && manifest.lineage != position.lineage {
+            return Err(foreign(objects));
+        }
         if manifest.previous != position.hash || manifest.lineage != position.lineage {
             return Err(chain::broken(objects, manifest.number));
         }
@@ -47,7 +50,7 @@ pub(crate) fn pull(
             if store.head() > position.lsn() && !is_under_way(store, &manifest.part, position.lsn())? {
                 return Err(diverged(objects, &manifest.part, position.lsn(), store.head()));
             }
-            apply(store, objects, &manifest.part)?;
+            apply(store, objects, &manifest.part, Some((position.lsn(), position.id)))?;
         }
         position = Position::behind(&link);
     }
@@ -59,10 +62,10 @@ fn is_under_way(store: &Store, part: &Part, position: Lsn) -> Result<bool> {
     Ok(!part.full && store.head() < part.range().last && !store.has_own_since(position)?)
 }
 
-/// Applies what one push brought.
-fn apply(store: &Arc<Store>, objects: &Objects, part: &Part) -> Result<()> {
+/// Applies what one push brought, behind the commit `known`.
+fn apply(store: &Arc<Store>, objects: &Objects, part: &Part, known: Option<(Lsn, u64)>) -> Result<()> {
     for name in &part.segments {
-        segment::receive(store, objects, name)?;
+        segment::receive(store, objects, name, known)?;
     }
     if has(store, part)? {
         return Ok(());

@@ -9,6 +9,7 @@ use crate::chain::{self, Appended, Link};
 use crate::hex;
 use crate::manifest::{Manifest, Part, SUMMARY_EVERY, VERSION};
 use crate::objects::Objects;
+use crate::probe::probe;
 use crate::random;
 use crate::segment;
 
@@ -34,6 +35,25 @@ pub(crate) fn diverged(objects: &Objects, part: &Part, position: Lsn, head: Lsn)
     )
 }
 
+/// What is said where another database is.
+pub(crate) fn foreign(objects: &Objects) -> Error {
+    let text = format!(
+        "{} holds another database; give a place of its own to this one, or clone that one",
+        objects.url()
+    );
+    Error::new(Code::Foreign, text)
+}
+
+/// A position, if the store still has the commit there, as far as that is known. One before everything is none: whoever
+/// pushes first decides what is there.
+pub(crate) fn holding(store: &Store, position: Option<Position>) -> Result<Option<Position>> {
+    let Some(position) = position.filter(|p| p.number > 0 && p.lsn() <= store.head()) else {
+        return Ok(None);
+    };
+    let same = store.identity(position.lsn())?.is_none_or(|id| id == position.id);
+    Ok(same.then_some(position))
+}
+
 /// Where the store and the remote have the same history, for a remote of which nothing is known.
 ///
 /// # Errors
@@ -42,11 +62,7 @@ pub(crate) fn locate(store: &Store, objects: &Objects) -> Result<Position> {
     let Some(mut link) = chain::head(objects)? else { return Ok(Position::start(store.lineage())) };
     let head = link.manifest.part.clone();
     if link.manifest.lineage != store.lineage() {
-        let text = format!(
-            "{} holds another database; give a place of its own to this one, or clone that one",
-            objects.url()
-        );
-        return Err(Error::new(Code::Foreign, text));
+        return Err(foreign(objects));
     }
     loop {
         if has(store, &link.manifest.part)? {
@@ -60,10 +76,17 @@ pub(crate) fn locate(store: &Store, objects: &Objects) -> Result<Position> {
 }
 
 /// Takes note of a manifest that this store created before it died.
-pub(crate) fn settle(objects: &Objects, remote: &mut Remote, keep: &mut Keep<'_>) -> Result<()> {
+pub(crate) fn settle(
+    store: &Store,
+    objects: &Objects,
+    remote: &mut Remote,
+    keep: &mut Keep<'_>,
+) -> Result<()> {
     let (Some(attempt), Some(position)) = (&remote.attempt, &remote.position) else { return Ok(()) };
     if let Some(link) = chain::read(objects, position.number + 1)? {
-        if hex::print(&link.manifest.writer) == *attempt {
+        let Part { last, id, .. } = link.manifest.part;
+        let same = store.identity(Lsn::new(last))?.is_none_or(|own| own == id);
+        if same && hex::print(&link.manifest.writer) == *attempt {
             remote.position = Some(Position::behind(&link));
         }
     }
@@ -94,13 +117,18 @@ pub(crate) fn push(
     how: How,
     keep: &mut Keep<'_>,
 ) -> Result<Lsn> {
-    settle(objects, remote, keep)?;
+    if !remote.single_writer && !remote.probed {
+        probe(objects)?;
+        remote.probed = true;
+    }
+    settle(store, objects, remote, keep)?;
     for _ in 0..TRIES {
         let lineage = store.lineage();
-        let known = remote.position.take().filter(|p| p.lineage == lineage && p.lsn() <= store.head());
-        let position = match known {
-            Some(position) => position,
-            None => locate(store, objects)?,
+        let known = remote.position.take().filter(|position| position.lineage == lineage);
+        let position = match holding(store, known)? {
+            // What it goes on from must be there still: another disk may be mounted by now, or an older copy.
+            Some(position) if is_there(objects, &position)? => position,
+            _ => locate(store, objects)?,
         };
         remote.position = Some(position.clone());
         let next = position.number + 1;
@@ -149,6 +177,9 @@ pub(crate) fn push(
                 }
             }
         };
+        if taken.manifest.lineage != lineage && store.head() > Lsn::ZERO {
+            return Err(foreign(objects));
+        }
         if taken.manifest.lineage != lineage || !has(store, &taken.manifest.part)? {
             let behind = position.lsn() == store.head();
             return Err(if behind {
@@ -167,6 +198,11 @@ pub(crate) fn push(
     }
     let text = format!("others push to {} all the time; try again", objects.url());
     Err(Error::new(Code::Busy, text))
+}
+
+/// True if the manifest at a position is the one that was there.
+fn is_there(objects: &Objects, position: &Position) -> Result<bool> {
+    Ok(chain::read(objects, position.number)?.is_some_and(|link| link.hash == position.hash))
 }
 
 /// The parts up to a position, from the newest full one on.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tideline_journal::disk::Disk;
+use tideline_journal::disk::{Disk, How};
 use tideline_journal::{Code, Error, Lsn, Options, RemotesTurn, Result, Store, Traffic, side_folder};
 
 use crate::address::Address;
@@ -100,13 +100,17 @@ impl<'a> Remotes<'a> {
             name: name.to_owned(),
             url: url.to_owned(),
             single_writer,
+            probed: !single_writer,
             position: None,
             attempt: None,
             last_success: None,
             last_error: None,
         };
         match book.remotes.iter_mut().find(|known| known.name == name) {
-            Some(known) if known.url == url => known.single_writer = single_writer,
+            Some(known) if known.url == url => {
+                known.single_writer = single_writer;
+                known.probed |= !single_writer;
+            }
             Some(known) => *known = remote,
             None => book.remotes.push(remote),
         }
@@ -224,13 +228,20 @@ pub fn clone_into(disk: Arc<dyn Disk>, url: &str, path: &Path, options: Options,
             return Err(Error::new(Code::Argument, text));
         }
     }
-    let store = Store::open(Arc::clone(&disk), path, options)?;
+    // Of two who make it at once, one does.
+    disk.open(path, How::CreateNew).map_err(|e| {
+        let code = if e.kind() == std::io::ErrorKind::AlreadyExists { Code::Argument } else { Code::Io };
+        Error::new(code, format!("{} can't be made: {e}; give another path", path.display()))
+    })?;
+    let store = Store::open(Arc::clone(&disk), path, options).inspect_err(|_| drop(disk.remove(path)))?;
     let cloned = (|| {
         let turn = store.remotes_turn()?;
         let mut remote = Remote {
             name: ORIGIN.to_owned(),
             url: url.to_owned(),
             single_writer: false,
+            // That is done when it is first pushed to.
+            probed: false,
             position: None,
             attempt: None,
             last_success: Some(now_ms()),
@@ -244,18 +255,23 @@ pub fn clone_into(disk: Arc<dyn Disk>, url: &str, path: &Path, options: Options,
         Book { remotes: vec![remote] }.keep(&turn)?;
         Ok(lsn)
     })();
-    let closed = store.close();
-    drop(store);
-    let cloned = cloned.and_then(|lsn| closed.map(|()| lsn));
-    if cloned.is_err() {
-        // What can't be removed is refused next time, with its name.
-        for name in disk.list(&side).unwrap_or_default() {
-            drop(disk.remove(&side.join(name)));
+    match cloned {
+        Ok(lsn) => store.close().map(|()| lsn),
+        Err(e) => {
+            // What stays is refused next time, with its name.
+            give_up(&*disk, &store, path).ok();
+            Err(e)
         }
-        drop(disk.remove_dir(&side));
-        drop(disk.remove(path));
     }
-    cloned
+}
+
+/// Removes a database that couldn't be made, unless somebody else has opened it meanwhile.
+fn give_up(disk: &dyn Disk, store: &Arc<Store>, path: &Path) -> Result<()> {
+    if store.detach().is_err() {
+        return store.close();
+    }
+    disk.remove(path)
+        .map_err(|e| Error::new(Code::Io, format!("removing {}: {e}; remove it", path.display())))
 }
 
 fn now_ms() -> u64 {

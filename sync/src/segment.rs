@@ -96,18 +96,23 @@ fn send_behind(store: &Arc<Store>, objects: &Objects, after: Lsn, piece: u64) ->
     Ok(sent)
 }
 
-/// Applies what is in a segment.
+/// Applies what is in a segment, which goes on from the commit `known`.
 ///
 /// # Errors
 /// `Missing`, `Damaged`, `Format`; those of [`Store::receive`].
-pub(crate) fn receive(store: &Arc<Store>, objects: &Objects, segment: &SegmentName) -> Result<()> {
+pub(crate) fn receive(
+    store: &Arc<Store>,
+    objects: &Objects,
+    segment: &SegmentName,
+    known: Option<(Lsn, u64)>,
+) -> Result<()> {
     let name = name(segment);
     let wrong = |code, why: &str| {
         let text =
             format!("{name} of {} {why}; put it back as it was, or clone from another remote", objects.url());
         Error::new(code, text)
     };
-    let bytes = objects.get(&name)?.ok_or_else(|| wrong(Code::Missing, "is gone"))?;
+    let bytes = objects.get(&name, segment.bytes)?.ok_or_else(|| wrong(Code::Missing, "is gone"))?;
     if bytes.len() as u64 != segment.bytes || hash(&bytes) != segment.hash {
         return Err(wrong(Code::Damaged, "isn't what its name says"));
     }
@@ -123,7 +128,7 @@ pub(crate) fn receive(store: &Arc<Store>, objects: &Objects, segment: &SegmentNa
         let (length, behind) = rest.split_first_chunk::<LENGTH_LEN>().ok_or_else(damaged)?;
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| damaged())?;
         let (piece, behind) = behind.split_at_checked(length).ok_or_else(damaged)?;
-        store.receive(piece)?;
+        store.receive_behind(piece, known)?;
         rest = behind;
     }
     Ok(())
