@@ -74,13 +74,12 @@ pub fn run(data: &[u8]) -> String {
         let probe = Probe::new(origin);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            for _ in 0..u8::from(plan.readers) {
-                scope.spawn(|| {
-                    while !done.load(Ordering::Relaxed) {
-                        moves.look(&probe.reading());
-                    }
-                });
-            }
+            let look = || {
+                while !done.load(Ordering::Relaxed) {
+                    moves.look(&probe.reading());
+                }
+            };
+            let readers: Vec<_> = (0..u8::from(plan.readers)).map(|_| scope.spawn(look)).collect();
             /// Lets the readers end also where this panics.
             struct End<'a>(&'a AtomicBool);
             impl Drop for End<'_> {
@@ -88,8 +87,14 @@ pub fn run(data: &[u8]) -> String {
                     self.0.store(true, Ordering::Relaxed);
                 }
             }
-            let _end = End(&done);
-            moves.play(&probe, Model::new(origin))
+            let end = End(&done);
+            let played = moves.play(&probe, Model::new(origin));
+            drop(end);
+            // A scope waits for what they do, and not until they are gone: what is left of one looks like a leak.
+            for reader in readers {
+                reader.join().expect("a reader");
+            }
+            played
         })
     })
 }
