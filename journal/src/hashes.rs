@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::{Disk, File, How};
+use crate::disk::{Disk, File, How, is_at};
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Name, VERSION};
 
@@ -67,8 +67,7 @@ impl Hashes {
 
     /// True if the file isn't at its name any more.
     pub fn is_lost(&self, disk: &dyn Disk) -> Result<bool> {
-        let own = self.file.identity().at(|| self.here())?;
-        Ok(disk.identity(&self.path).at(|| self.here())? != Some((own.device, own.inode)))
+        Ok(!is_at(disk, &*self.file, &self.path).at(|| self.here())?)
     }
 
     /// Opens it for reading alone, if it is there and has hashes of pages of this size.

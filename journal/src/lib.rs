@@ -65,7 +65,7 @@ pub use remotes::{RemotesTurn, Traffic};
 pub use session::{Durability, Session};
 pub use ship::{Batches, Stated, stated};
 pub use state::{Counters, State, lock_page, page_size_of};
-pub use store::{Options, Store, side_folder};
+pub use store::{Options, Store, random_id, side_folder};
 pub use verify::Finding;
 
 use std::sync::OnceLock;

@@ -297,7 +297,7 @@ impl Opening<'_> {
             };
         }
         let Some((old, head)) = before else {
-            return self.begin(self.block_at_rest(self.new_lineage()?, state)?)?.cleaned(self);
+            return self.begin(self.block_at_rest(crate::store::random_id()?, state)?)?.cleaned(self);
         };
         state.lsn = head.next();
         let mut block = self.block_at_rest(old.lineage, state)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 
 use crate::control::Lock;
-use crate::disk::{Disk, How};
+use crate::disk::{Disk, How, appear};
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Name, Origin, RemotesHeader};
 use crate::index::Index;
@@ -43,18 +43,13 @@ impl RemotesTurn<'_> {
     /// `Io`, `Full`.
     pub fn keep(&self, bytes: &[u8]) -> Result<()> {
         let Store { disk, side, .. } = self.store;
-        let fresh = side.join(Name::NewRemotes.to_string());
-        let written = (|| {
-            let file = disk.open(&fresh, How::Create)?;
-            file.set_len(0)?;
-            let header = RemotesHeader::of(bytes).encode();
-            file.allocate((header.len() + bytes.len()) as u64)?;
+        let header = RemotesHeader::of(bytes).encode();
+        let len = (header.len() + bytes.len()) as u64;
+        let [fresh, path] = [Name::NewRemotes, Name::Remotes].map(|name| self.store.file_path(name));
+        let written = appear(&**disk, side, [&fresh, &path], len, |file| {
             file.write_at(&header, 0)?;
-            file.write_at(bytes, header.len() as u64)?;
-            file.sync()?;
-            disk.rename(&fresh, &side.join(Name::Remotes.to_string()))?;
-            disk.sync_dir(side)
-        })();
+            file.write_at(bytes, header.len() as u64)
+        });
         written.at(|| format!("writing {}", fresh.display()))
     }
 }

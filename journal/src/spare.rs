@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::disk::{File, How};
+use crate::disk::{File, How, is_at};
 use crate::error::{At, Result};
 use crate::format::{Name, SegmentHeader, SegmentKind};
 use crate::lsn::Lsn;
@@ -145,8 +145,7 @@ impl Store {
         loop {
             let Some(ready) = self.ready.lock().pop_front() else { return Ok(None) };
             let here = || format!("looking for {}", ready.path.display());
-            let own = ready.file.identity().at(here)?;
-            if self.disk.identity(&ready.path).at(here)? == Some((own.device, own.inode)) {
+            if is_at(&*self.disk, &*ready.file, &ready.path).at(here)? {
                 return Ok(Some(ready));
             }
         }

@@ -53,8 +53,7 @@ pub(crate) fn clone(call: &Call<'_>) -> Result<Value> {
     let url = call.arguments.optional_text(0, URL)?.ok_or_else(|| call.arguments.refuse(0, URL))?;
     let path = call.arguments.path(1)?;
     call.arguments.options(2, &[])?;
-    let open = |address: &tideline_sync::Address| Objects::new(address.open()?, address.url());
-    let cloned = clone_into(Arc::new(RealDisk::new()), url, &path, Options::default(), &open)?;
+    let cloned = clone_into(Arc::new(RealDisk::new()), url, &path, Options::default(), &Objects::at)?;
     Ok(integer(cloned.get()))
 }
 

@@ -65,6 +65,22 @@ pub(crate) struct Remote {
     pub last_error: Option<String>,
 }
 
+impl Remote {
+    /// One that several may push to, of which nothing is known yet.
+    pub fn new(name: &str, url: &str) -> Remote {
+        Remote {
+            name: name.to_owned(),
+            url: url.to_owned(),
+            single_writer: false,
+            probed: false,
+            position: None,
+            attempt: None,
+            last_success: None,
+            last_error: None,
+        }
+    }
+}
+
 /// All remotes of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Book {

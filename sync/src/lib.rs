@@ -17,7 +17,6 @@ mod objects;
 mod probe;
 mod pull;
 mod push;
-mod random;
 mod remotes;
 mod segment;
 

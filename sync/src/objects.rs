@@ -9,6 +9,8 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 use tideline_journal::{Code, Error, Result, Traffic};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::address::Address;
+
 /// Whether an object that was to be created is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Created {
@@ -43,6 +45,14 @@ impl Objects {
         Ok(Objects { store, url: url.to_owned(), runtime, traffic: Cell::default() })
     }
 
+    /// Those at an address.
+    ///
+    /// # Errors
+    /// `Offline` if it isn't there; as [`Objects::new`].
+    pub fn at(address: &Address) -> Result<Objects> {
+        Objects::new(address.open()?, address.url())
+    }
+
     /// What messages call the remote.
     pub(crate) fn url(&self) -> &str {
         &self.url
@@ -75,25 +85,19 @@ impl Objects {
         let path = Path::from(name);
         let got = self.runtime.block_on(async {
             let found = self.store.get(&path).await?;
-            match found.meta.size {
-                size if size > most => Ok(Err(size)),
-                _ => found.bytes().await.map(Ok),
-            }
+            let size = found.meta.size;
+            Ok(if size > most { Err(size) } else { Ok(found.bytes().await?) })
         });
-        let got = match got {
+        self.count(if let Ok(Ok(bytes)) = &got { bytes.len() } else { 0 });
+        match got {
+            Ok(Ok(bytes)) => Ok(Some(bytes)),
             Ok(Err(size)) => {
                 let text = format!(
                     "{name} of {} has {size} bytes, and not at most {most}; put it back as it was, or clone from another remote",
                     self.url
                 );
-                return Err(Error::new(Code::Damaged, text));
+                Err(Error::new(Code::Damaged, text))
             }
-            Ok(Ok(bytes)) => Ok(bytes),
-            Err(e) => Err(e),
-        };
-        self.count(got.as_ref().map_or(0, Bytes::len));
-        match got {
-            Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(self.failed("reading", name, &e)),
         }

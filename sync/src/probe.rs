@@ -1,11 +1,10 @@
 //! Whether an object store does what commits rely on: of all who create an object, one does.
 
 use bytes::Bytes;
-use tideline_journal::{Code, Error, Result};
+use tideline_journal::{Code, Error, Result, random_id};
 
 use crate::hex;
 use crate::objects::{Created, Objects};
-use crate::random;
 
 /// Who create one object at once.
 const RACERS: u8 = 8;
@@ -15,7 +14,7 @@ const RACERS: u8 = 8;
 /// # Errors
 /// `Denied` of a store that overwrites what it was asked to create; `Offline`.
 pub(crate) fn probe(objects: &Objects) -> Result<()> {
-    let id = random::id()?;
+    let id = random_id()?;
     let names = [1, 2].map(|n| format!("probe/{}-{n}", hex::print(&id)));
     let probed = probe_with(objects, &names);
     for name in &names {

@@ -22,9 +22,7 @@ pub(crate) fn pull(
     keep: &mut Keep<'_>,
 ) -> Result<Lsn> {
     settle(store, objects, remote, keep)?;
-    let lineage = store.lineage();
-    let known = remote.position.take().filter(|position| position.lineage == lineage);
-    let mut position = match holding(store, known)? {
+    let mut position = match holding(store, remote)? {
         Some(position) => position,
         None if store.head() == Lsn::ZERO => {
             let Some(head) = chain::head(objects)? else { return Ok(Lsn::ZERO) };
@@ -33,7 +31,10 @@ pub(crate) fn pull(
             }
             Position::behind(&head)
         }
-        None => locate(store, objects)?,
+        None => {
+            let link = locate(store, objects)?;
+            link.as_ref().map_or_else(|| Position::start(store.lineage()), Position::behind)
+        }
     };
     loop {
         remote.position = Some(position.clone());

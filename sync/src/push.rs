@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tideline_journal::{Code, Error, Lsn, Result, Store};
+use tideline_journal::{Code, Error, Lsn, Result, Store, random_id};
 
 use crate::book::{Position, Remote};
 use crate::chain::{self, Appended, Link};
@@ -10,8 +10,7 @@ use crate::hex;
 use crate::manifest::{Manifest, Part, SUMMARY_EVERY, VERSION};
 use crate::objects::Objects;
 use crate::probe::probe;
-use crate::random;
-use crate::segment;
+use crate::segment::{self, Sent};
 
 /// How often somebody may have been faster with what this store has as well.
 const TRIES: usize = 100;
@@ -35,6 +34,14 @@ pub(crate) fn diverged(objects: &Objects, part: &Part, position: Lsn, head: Lsn)
     )
 }
 
+/// What is said where the other side alone has commits that this one hasn't.
+fn overtaken(objects: &Objects, part: &Part) -> Error {
+    let Part { first, last, .. } = part;
+    let text =
+        format!("{} has LSN {first} to {last} from somebody else; get them with tide_pull()", objects.url());
+    Error::new(Code::Diverged, text)
+}
+
 /// What is said where another database is.
 pub(crate) fn foreign(objects: &Objects) -> Error {
     let text = format!(
@@ -44,29 +51,33 @@ pub(crate) fn foreign(objects: &Objects) -> Error {
     Error::new(Code::Foreign, text)
 }
 
-/// A position, if the store still has the commit there, as far as that is known. One before everything is none: whoever
-/// pushes first decides what is there.
-pub(crate) fn holding(store: &Store, position: Option<Position>) -> Result<Option<Position>> {
-    let Some(position) = position.filter(|p| p.number > 0 && p.lsn() <= store.head()) else {
-        return Ok(None);
-    };
-    let same = store.identity(position.lsn())?.is_none_or(|id| id == position.id);
-    Ok(same.then_some(position))
+/// False if the store is known to have another commit there.
+fn may_have(store: &Store, lsn: Lsn, id: u64) -> Result<bool> {
+    Ok(store.identity(lsn)?.is_none_or(|own| own == id))
 }
 
-/// Where the store and the remote have the same history, for a remote of which nothing is known.
+/// The position of a remote, if the store still has the commit there, as far as that is known. One before everything is
+/// none: whoever pushes first decides what is there.
+pub(crate) fn holding(store: &Store, remote: &Remote) -> Result<Option<Position>> {
+    let ours = |p: &&Position| p.lineage == store.lineage() && p.number > 0 && p.lsn() <= store.head();
+    let Some(position) = remote.position.as_ref().filter(ours) else { return Ok(None) };
+    Ok(may_have(store, position.lsn(), position.id)?.then(|| position.clone()))
+}
+
+/// The newest manifest whose commits the store has as well, at a remote of which nothing is known; `None` if nothing was
+/// pushed there.
 ///
 /// # Errors
 /// `Foreign` where another database is there; `Diverged`.
-pub(crate) fn locate(store: &Store, objects: &Objects) -> Result<Position> {
-    let Some(mut link) = chain::head(objects)? else { return Ok(Position::start(store.lineage())) };
+pub(crate) fn locate(store: &Store, objects: &Objects) -> Result<Option<Link>> {
+    let Some(mut link) = chain::head(objects)? else { return Ok(None) };
     let head = link.manifest.part.clone();
     if link.manifest.lineage != store.lineage() {
         return Err(foreign(objects));
     }
     loop {
         if has(store, &link.manifest.part)? {
-            return Ok(Position::behind(&link));
+            return Ok(Some(link));
         }
         match chain::before(objects, &link)? {
             Some(found) => link = found,
@@ -84,9 +95,9 @@ pub(crate) fn settle(
 ) -> Result<()> {
     let (Some(attempt), Some(position)) = (&remote.attempt, &remote.position) else { return Ok(()) };
     if let Some(link) = chain::read(objects, position.number + 1)? {
-        let Part { last, id, .. } = link.manifest.part;
-        let same = store.identity(Lsn::new(last))?.is_none_or(|own| own == id);
-        if same && hex::print(&link.manifest.writer) == *attempt {
+        let part = &link.manifest.part;
+        let ours = hex::print(&link.manifest.writer) == *attempt;
+        if ours && may_have(store, part.range().last, part.id)? {
             remote.position = Some(Position::behind(&link));
         }
     }
@@ -124,89 +135,85 @@ pub(crate) fn push(
     settle(store, objects, remote, keep)?;
     for _ in 0..TRIES {
         let lineage = store.lineage();
-        let known = remote.position.take().filter(|position| position.lineage == lineage);
-        let position = match holding(store, known)? {
-            // What it goes on from must be there still: another disk may be mounted by now, or an older copy.
-            Some(position) if is_there(objects, &position)? => position,
-            _ => locate(store, objects)?,
+        // What it goes on from must be there still: another disk may be mounted by now, or an older copy.
+        let standing = match holding(store, remote)? {
+            Some(position) => {
+                chain::read(objects, position.number)?.filter(|link| link.hash == position.hash)
+            }
+            None => None,
         };
+        let standing = match standing {
+            Some(link) => Some(link),
+            None => locate(store, objects)?,
+        };
+        let position = standing.as_ref().map_or_else(|| Position::start(lineage), Position::behind);
         remote.position = Some(position.clone());
-        let next = position.number + 1;
         let taken = match segment::send(store, objects, position.lsn(), how.piece)? {
-            None => match chain::read(objects, next)? {
+            None => match chain::read(objects, position.number + 1)? {
                 None => return Ok(position.lsn()),
                 Some(taken) => taken,
             },
             Some(sent) => {
-                let mut manifest = Manifest {
-                    tideline: VERSION,
-                    number: next,
-                    lineage: sent.lineage,
-                    writer: random::id()?,
-                    previous: position.hash,
-                    time: how.now,
-                    part: Part {
-                        first: sent.range.first.get(),
-                        last: sent.range.last.get(),
-                        id: sent.id,
-                        full: sent.full,
-                        segments: sent.segments,
-                    },
-                    earlier: None,
-                };
-                if next.is_multiple_of(SUMMARY_EVERY) && !manifest.part.full {
-                    manifest.earlier = earlier(objects, &position)?;
-                }
+                let manifest = next(objects, standing.as_ref(), &position, sent, how.now)?;
                 // If it dies now, or the answer gets lost, it knows its own again.
                 remote.attempt = Some(hex::print(&manifest.writer));
                 keep(remote)?;
-                match chain::append(objects, &manifest)? {
+                let appended = chain::append(objects, &manifest)?;
+                remote.attempt = None;
+                match appended {
                     Appended::Ours(hash) => {
-                        let lsn = manifest.part.range().last;
-                        remote.position = Some(Position::behind(&Link { manifest, hash }));
-                        remote.attempt = None;
+                        let position = Position::behind(&Link { manifest, hash });
+                        remote.position = Some(position.clone());
                         keep(remote)?;
-                        chain::hint(objects, next);
-                        return Ok(lsn);
+                        chain::hint(objects, position.number);
+                        return Ok(position.lsn());
                     }
-                    Appended::Other(taken) => {
-                        remote.attempt = None;
-                        keep(remote)?;
-                        taken
-                    }
+                    Appended::Other(taken) => taken,
                 }
             }
         };
-        if taken.manifest.lineage != lineage && store.head() > Lsn::ZERO {
-            return Err(foreign(objects));
-        }
-        if taken.manifest.lineage != lineage || !has(store, &taken.manifest.part)? {
-            let behind = position.lsn() == store.head();
-            return Err(if behind {
-                let Part { first, last, .. } = taken.manifest.part;
-                let text = format!(
-                    "{} has LSN {first} to {last} from somebody else; get them with tide_pull()",
-                    objects.url()
-                );
-                Error::new(Code::Diverged, text)
-            } else {
-                diverged(objects, &taken.manifest.part, position.lsn(), store.head())
-            });
-        }
-        remote.position = Some(Position::behind(&taken));
         keep(remote)?;
+        let (theirs, head) = (&taken.manifest.part, store.head());
+        if taken.manifest.lineage == lineage && has(store, theirs)? {
+            remote.position = Some(Position::behind(&taken));
+            continue;
+        }
+        return Err(if taken.manifest.lineage != lineage && head > Lsn::ZERO {
+            foreign(objects)
+        } else if position.lsn() == head {
+            overtaken(objects, theirs)
+        } else {
+            diverged(objects, theirs, position.lsn(), head)
+        });
     }
     let text = format!("others push to {} all the time; try again", objects.url());
     Err(Error::new(Code::Busy, text))
 }
 
-/// True if the manifest at a position is the one that was there.
-fn is_there(objects: &Objects, position: &Position) -> Result<bool> {
-    Ok(chain::read(objects, position.number)?.is_some_and(|link| link.hash == position.hash))
-}
-
-/// The parts up to a position, from the newest full one on.
-fn earlier(objects: &Objects, position: &Position) -> Result<Option<Vec<Part>>> {
-    let Some(link) = chain::read(objects, position.number)? else { return Ok(None) };
-    chain::parts(objects, &link).map(Some)
+/// The manifest that comes behind a position, which is that of the manifest `standing`.
+fn next(
+    objects: &Objects,
+    standing: Option<&Link>,
+    position: &Position,
+    sent: Sent,
+    now: u64,
+) -> Result<Manifest> {
+    let number = position.number + 1;
+    let summary = standing.filter(|_| number.is_multiple_of(SUMMARY_EVERY) && !sent.full);
+    Ok(Manifest {
+        tideline: VERSION,
+        number,
+        lineage: sent.lineage,
+        writer: random_id()?,
+        previous: position.hash,
+        time: now,
+        earlier: summary.map(|link| chain::parts(objects, link)).transpose()?,
+        part: Part {
+            first: sent.range.first.get(),
+            last: sent.range.last.get(),
+            id: sent.id,
+            full: sent.full,
+            segments: sent.segments,
+        },
+    })
 }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tideline_journal::disk::{Disk, How};
-use tideline_journal::{Code, Error, Lsn, Options, RemotesTurn, Result, Store, Traffic, side_folder};
+use tideline_journal::{
+    Clock, Code, Error, Lsn, Options, RemotesTurn, Result, Store, SystemClock, Traffic, side_folder,
+};
 
 use crate::address::Address;
 use crate::book::{Book, Remote};
@@ -56,7 +57,7 @@ type Work<'a> = dyn FnMut(&Objects, &mut Remote, &mut push::Keep<'_>) -> Result<
 impl<'a> Remotes<'a> {
     /// Those of `store`.
     pub fn of(store: &'a Arc<Store>) -> Remotes<'a> {
-        Remotes::through(store, |address| Objects::new(address.open()?, address.url()))
+        Remotes::through(store, Objects::at)
     }
 
     /// The same, with object stores reached in another way.
@@ -73,7 +74,7 @@ impl<'a> Remotes<'a> {
     }
 
     fn how(&self) -> push::How {
-        push::How { now: now_ms(), piece: self.piece }
+        push::How { now: SystemClock.now_ms(), piece: self.piece }
     }
 
     /// Adds a remote, or gives it another URL. What it is asked for must be safe there, unless only this store is ever
@@ -96,16 +97,7 @@ impl<'a> Remotes<'a> {
         let probed = if single_writer { Ok(()) } else { probe(&objects) };
         self.store.count_traffic(name, objects.traffic());
         probed?;
-        let remote = Remote {
-            name: name.to_owned(),
-            url: url.to_owned(),
-            single_writer,
-            probed: !single_writer,
-            position: None,
-            attempt: None,
-            last_success: None,
-            last_error: None,
-        };
+        let remote = Remote { single_writer, probed: !single_writer, ..Remote::new(name, url) };
         match book.remotes.iter_mut().find(|known| known.name == name) {
             Some(known) if known.url == url => {
                 known.single_writer = single_writer;
@@ -200,7 +192,7 @@ impl<'a> Remotes<'a> {
             done
         });
         match &done {
-            Ok(_) => (remote.last_success, remote.last_error) = (Some(now_ms()), None),
+            Ok(_) => (remote.last_success, remote.last_error) = (Some(SystemClock.now_ms()), None),
             Err(e) if e.code() == Code::Busy => {}
             Err(e) => remote.last_error = Some(e.to_string()),
         }
@@ -236,17 +228,7 @@ pub fn clone_into(disk: Arc<dyn Disk>, url: &str, path: &Path, options: Options,
     let store = Store::open(Arc::clone(&disk), path, options).inspect_err(|_| drop(disk.remove(path)))?;
     let cloned = (|| {
         let turn = store.remotes_turn()?;
-        let mut remote = Remote {
-            name: ORIGIN.to_owned(),
-            url: url.to_owned(),
-            single_writer: false,
-            // That is done when it is first pushed to.
-            probed: false,
-            position: None,
-            attempt: None,
-            last_success: Some(now_ms()),
-            last_error: None,
-        };
+        let mut remote = Remote { last_success: Some(SystemClock.now_ms()), ..Remote::new(ORIGIN, url) };
         let lsn = pull::pull(&store, &objects, &mut remote, &mut |_| Ok(()))?;
         if lsn == Lsn::ZERO {
             let text = format!("{url} holds no database yet; push one there first");
@@ -272,8 +254,4 @@ fn give_up(disk: &dyn Disk, store: &Arc<Store>, path: &Path) -> Result<()> {
     }
     disk.remove(path)
         .map_err(|e| Error::new(Code::Io, format!("removing {}: {e}; remove it", path.display())))
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_millis() as u64)
 }

@@ -9,7 +9,7 @@ use common::{Failing, Fickle, Honesty, URL, clone, cloned, commit, remotes};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use tideline_journal::disk::SimDisk;
+use tideline_journal::disk::{Disk, SimDisk};
 use tideline_journal::{Code, Lsn, Retention, Store};
 
 /// A store with some commits.
@@ -20,6 +20,21 @@ fn filled(disk: &Arc<SimDisk>, commits: usize) -> Arc<Store> {
         commit(&store, &mut rng).unwrap();
     }
     store
+}
+
+/// A store whose commits are at its remote `origin`.
+fn pushed(disk: &Arc<SimDisk>, fickle: &Arc<Fickle>, commits: usize) -> Arc<Store> {
+    let store = filled(disk, commits);
+    remotes(&store, fickle).add("origin", URL, false).unwrap();
+    assert_eq!(remotes(&store, fickle).push("origin").unwrap(), Lsn::new(commits as u64));
+    store
+}
+
+/// A clone of what is there.
+fn second(disk: &Arc<SimDisk>, fickle: &Arc<Fickle>) -> Arc<Store> {
+    let process = disk.process();
+    clone(&process, fickle, "/b.db").unwrap();
+    open_at(&process, "/b.db").unwrap()
 }
 
 /// Runs a future that is never pending: objects in memory answer at once.
@@ -55,10 +70,8 @@ fn memory_with(objects: &[(Path, Vec<u8>)]) -> InMemory {
 #[test]
 fn a_clone_has_what_was_pushed_and_both_sides_follow_each_other() {
     let (disk, fickle) = (SimDisk::new(), Fickle::new());
-    let first = filled(&disk, 5);
+    let first = pushed(&disk, &fickle, 5);
     let there = remotes(&first, &fickle);
-    there.add("origin", URL, false).unwrap();
-    assert_eq!(there.push("origin").unwrap(), Lsn::new(5));
     let before = fickle.requests();
     assert_eq!(there.push("origin").unwrap(), Lsn::new(5));
     assert_eq!(fickle.requests() - before, 2, "nothing to push is two small requests");
@@ -89,12 +102,8 @@ fn a_clone_has_what_was_pushed_and_both_sides_follow_each_other() {
 #[test]
 fn who_was_overtaken_is_told_and_nothing_is_changed() {
     let (disk, fickle) = (SimDisk::new(), Fickle::new());
-    let first = filled(&disk, 3);
-    remotes(&first, &fickle).add("origin", URL, false).unwrap();
-    remotes(&first, &fickle).push("origin").unwrap();
-    let process = disk.process();
-    clone(&process, &fickle, "/b.db").unwrap();
-    let second = open_at(&process, "/b.db").unwrap();
+    let first = pushed(&disk, &fickle, 3);
+    let second = second(&disk, &fickle);
     commit(&first, &mut Rng(1)).unwrap();
     commit(&second, &mut Rng(2)).unwrap();
     remotes(&first, &fickle).push("origin").unwrap();
@@ -324,8 +333,7 @@ fn an_object_that_was_damaged_or_lost_is_never_taken_for_what_it_was() {
                 Err(e) => {
                     assert!(matches!(e.code(), Code::Damaged | Code::Missing | Code::Format), "{what}: {e}");
                     assert!(e.to_string().contains(';'), "{e}");
-                    use tideline_journal::disk::Disk;
-                    assert!(!process.exists(std::path::Path::new("/b.db")).unwrap(), "{what}");
+                    assert!(!process.exists("/b.db".as_ref()).unwrap(), "{what}");
                 }
                 // Without its last manifest a chain ends before, and one whose number is gone has others behind it that
                 // nobody gets to: what is there is a prefix.
@@ -428,9 +436,7 @@ fn a_newcomer_asks_for_little_however_many_pushes_there_were() {
 #[test]
 fn a_push_goes_on_from_what_is_there_and_not_from_what_was() {
     let (disk, fickle) = (SimDisk::new(), Fickle::new());
-    let store = filled(&disk, 2);
-    remotes(&store, &fickle).add("origin", URL, false).unwrap();
-    remotes(&store, &fickle).push("origin").unwrap();
+    let store = pushed(&disk, &fickle, 2);
     let older = fickle.memory.fork();
     let mut rng = Rng(4);
     commit(&store, &mut rng).unwrap();
@@ -451,12 +457,8 @@ fn a_push_goes_on_from_what_is_there_and_not_from_what_was() {
 #[test]
 fn a_full_image_goes_on_also_from_a_commit_that_was_made_here() {
     let (disk, fickle) = (SimDisk::new(), Fickle::new());
-    let first = filled(&disk, 3);
-    remotes(&first, &fickle).add("origin", URL, false).unwrap();
-    remotes(&first, &fickle).push("origin").unwrap();
-    let process = disk.process();
-    clone(&process, &fickle, "/b.db").unwrap();
-    let second = open_at(&process, "/b.db").unwrap();
+    let first = pushed(&disk, &fickle, 3);
+    let second = second(&disk, &fickle);
     let mut rng = Rng(8);
     commit(&second, &mut rng).unwrap();
     remotes(&second, &fickle).push("origin").unwrap();
@@ -498,27 +500,28 @@ fn who_begins_first_decides_what_an_empty_place_holds() {
 #[test]
 fn a_clone_that_fails_leaves_nothing_and_takes_nothing() {
     let fickle = Fickle::new();
-    let source = filled(&SimDisk::new(), 3);
-    remotes(&source, &fickle).add("origin", URL, false).unwrap();
-    remotes(&source, &fickle).push("origin").unwrap();
-    let disk = SimDisk::new();
-    let process = disk.process();
-    let other = disk.process();
-    let disk_of: Arc<dyn tideline_journal::disk::Disk> = process.clone();
+    pushed(&SimDisk::new(), &fickle, 3);
     let lost = objects(&fickle).into_iter().filter(|(at, _)| !at.as_ref().starts_with("segment/"));
     let broken = Fickle::over(memory_with(&lost.collect::<Vec<_>>()));
-    let open_broken = common::way(&broken);
+    let disk = SimDisk::new();
+    let process = disk.process();
     // Nobody else: nothing is left.
-    let path = std::path::Path::new("/b.db");
-    let options = pages::options();
-    let failed = tideline_sync::clone_into(disk_of.clone(), URL, path, options.clone(), &open_broken);
-    assert_eq!(failed.unwrap_err().code(), Code::Missing);
-    use tideline_journal::disk::Disk;
-    assert!(!process.exists(path).unwrap());
+    assert_eq!(clone(&process, &broken, "/b.db").unwrap_err().code(), Code::Missing);
+    assert!(!process.exists("/b.db".as_ref()).unwrap());
     // Somebody's database is there by now.
-    let theirs = open_at(&other, "/b.db").unwrap();
+    let theirs = open_at(&disk.process(), "/b.db").unwrap();
     commit(&theirs, &mut Rng(6)).unwrap();
-    let refused = tideline_sync::clone_into(disk_of, URL, path, options, &open_broken);
-    assert_eq!(refused.unwrap_err().code(), Code::Argument);
+    assert_eq!(clone(&process, &broken, "/b.db").unwrap_err().code(), Code::Argument);
     assert_eq!(read(&theirs).unwrap().0, Lsn::new(1));
+}
+
+#[test]
+fn a_position_outlives_a_remote_that_is_away() {
+    let fickle = Fickle::new();
+    let store = pushed(&SimDisk::new(), &fickle, 2);
+    let away = Fickle::failing_at(fickle.memory.fork(), 1, Failing::Dead);
+    for ask in [tideline_sync::Remotes::push, tideline_sync::Remotes::pull] {
+        assert_eq!(ask(&remotes(&store, &away), "origin").unwrap_err().code(), Code::Offline);
+        assert_eq!(remotes(&store, &away).list().unwrap()[0].head, Some(Lsn::new(2)));
+    }
 }

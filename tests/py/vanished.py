@@ -1,4 +1,5 @@
 """A database whose files are moved, removed or replaced while it is open: `from vanished import *`."""
+import contextlib
 import shutil
 import subprocess
 
@@ -30,12 +31,22 @@ for line in sys.stdin:
 """
 
 
-class Told(Exception):
+class Told(sqlite3.Error):
     """An error that another process told."""
 
     def __init__(self, text, name):
         super().__init__(text)
         self.sqlite_errorname = name
+
+
+@contextlib.contextmanager
+def case(*words):
+    """Says which one it was that failed."""
+    try:
+        yield
+    except BaseException:
+        print(*words, sep=", ", file=sys.stderr)
+        raise
 
 
 class Peer:
@@ -86,7 +97,7 @@ def refuses(connection, sql):
     """What it says to a statement that must be refused, honestly."""
     try:
         rows = connection.execute(sql)
-    except (sqlite3.Error, Told) as error:
+    except sqlite3.Error as error:
         honest(error, sql)
         return str(error)
     raise AssertionError(f"{sql}: not refused, but {rows!r}")
@@ -123,6 +134,14 @@ class Life:
             self.judge(connection)
         assert connections[0].execute("SELECT * FROM tide_verify") == []
 
+    def come_to(self, state, connections):
+        """Each of them has it open: at rest, or ahead of its base."""
+        if state == "at rest":
+            for connection in connections:
+                self.judge(connection)
+        else:
+            self.goes_on(connections)
+
     def goes_on_alone(self, connection):
         self.goes_on([connection])
         connection.close()
@@ -155,7 +174,7 @@ def ask_everything(connection, but=""):
     for sql in [sql for sql in COMMANDS if sql != but]:
         try:
             connection.execute(sql)
-        except (sqlite3.Error, Told) as error:
+        except sqlite3.Error as error:
             honest(error, sql)
 
 
@@ -184,8 +203,13 @@ def at_work(processes):
     return False
 
 
+def remove(path):
+    """A file, or a folder with what is in it."""
+    shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+
+
 def clear():
     """Removes what the last attempt has left."""
     for name in os.listdir("."):
         if name in ["away", "elsewhere"] or ".db" in name:
-            shutil.rmtree(name) if os.path.isdir(name) else os.remove(name)
+            remove(name)

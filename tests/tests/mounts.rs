@@ -56,11 +56,7 @@ for state in ["idle", "reading", "writing", "at rest"]:
     life = Life(Here(NAME))
     here, second, peer = Here(NAME), Here(NAME), Peer(NAME)
     everybody = [here, second, peer]
-    if state == "at rest":
-        for connection in everybody:
-            life.judge(connection)
-    else:
-        life.goes_on(everybody)
+    life.come_to(state, everybody)
     seen = life.count
     if state == "reading":
         second.execute("BEGIN")
@@ -130,7 +126,7 @@ for state in ["idle", "reading", "writing", "spilled", "at rest"] if ALL else ["
     if state in ["writing", "spilled"]:
         assert trial.fails(lambda: second.execute("COMMIT"))
         # SQLite has done so by itself.
-        assert "no transaction" in told(lambda: second.execute("ROLLBACK"))
+        assert "no transaction" in fails(lambda: second.execute("ROLLBACK"))
     for connection in everybody:
         assert trial.fails(lambda: life.commit(connection))
         life.judge(connection)

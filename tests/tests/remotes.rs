@@ -5,7 +5,7 @@ use tideline_tests::{Host, Scratch, crash_library, python};
 /// A source with a remote, and helpers.
 const PREPARED: &str = r#"
 from tide import *
-import os, pathlib
+import pathlib
 
 URL = pathlib.Path("there").absolute().as_uri()
 
@@ -24,14 +24,8 @@ def pull(db):
 def listed(db, columns, name="origin"):
     return db.execute(f"SELECT {columns} FROM tide_remotes WHERE name = ?", (name,)).fetchone()
 
-def refused(db, code, statement, *values):
-    try:
-        db.execute(statement, values).fetchall()
-    except sqlite3.Error as error:
-        text = str(error)
-        assert f"tideline: {code}: " in text and "; " in text, text
-        return text
-    raise AssertionError(f"{statement} wasn't refused")
+def denies(db, code, statement, *values):
+    return refused(code, lambda: db.execute(statement, values).fetchall())
 
 source = connect("source.db")
 source.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
@@ -100,7 +94,7 @@ copy.execute("INSERT INTO t VALUES (2, 'there')")
 push(source)
 here, there = rows(source), rows(copy)
 for call in "tide_push", "tide_pull", "tide_sync":
-    text = refused(copy, "DIVERGED", f"SELECT {call}()")
+    text = denies(copy, "DIVERGED", f"SELECT {call}()")
     assert "tide_export" in text
 assert "DIVERGED" in listed(copy, "last_error")[0]
 assert (rows(source), rows(copy)) == (here, there)
@@ -114,8 +108,8 @@ assert rows(again) == here
 other = connect("other.db")
 other.execute("CREATE TABLE u(x)")
 one(other, "SELECT tide_remote('origin', ?)", URL)
-refused(other, "FOREIGN", "SELECT tide_push()")
-refused(other, "FOREIGN", "SELECT tide_pull()")
+denies(other, "FOREIGN", "SELECT tide_push()")
+denies(other, "FOREIGN", "SELECT tide_pull()")
 "#);
 }
 
@@ -125,9 +119,9 @@ fn a_remote_that_is_away_blocks_nobody() {
 push(source)
 os.rename("there", "away")
 source.execute("INSERT INTO t VALUES (2, 'two')")
-refused(source, "OFFLINE", "SELECT tide_push()")
-refused(source, "OFFLINE", "SELECT tide_pull()")
-refused(source, "OFFLINE", "SELECT tide_clone(?, ?)", URL, os.path.abspath("copy.db"))
+denies(source, "OFFLINE", "SELECT tide_push()")
+denies(source, "OFFLINE", "SELECT tide_pull()")
+denies(source, "OFFLINE", "SELECT tide_clone(?, ?)", URL, os.path.abspath("copy.db"))
 assert not os.path.exists("copy.db") and not os.path.exists("copy.db-tide") and not os.path.exists("there")
 error, success = listed(source, "last_error, last_success")
 assert "OFFLINE" in error and success.endswith("Z")
@@ -138,7 +132,7 @@ assert listed(source, "last_error, ahead") == (None, 0)
 # Its last manifest and a segment go: what is there is told, and nothing is made up.
 for segment in pathlib.Path("there/segment").glob("*/*"):
     segment.unlink()
-text = refused(source, "MISSING", "SELECT tide_clone(?, ?)", URL, os.path.abspath("copy.db"))
+text = denies(source, "MISSING", "SELECT tide_clone(?, ?)", URL, os.path.abspath("copy.db"))
 assert "segment/" in text and not os.path.exists("copy.db")
 "#);
 }
@@ -152,11 +146,11 @@ source.execute("INSERT INTO t VALUES (2, 'two')")
 one(source, "SELECT tide_remote('second', ?)", second)
 assert one(source, "SELECT tide_push('second')") == 3
 assert source.execute("SELECT name, head, ahead FROM tide_remotes").fetchall() == [("origin", 2, 1), ("second", 3, 0)]
-text = refused(source, "BUSY", "SELECT tide_detach()")
+text = denies(source, "BUSY", "SELECT tide_detach()")
 assert "'origin'" in text or '"origin"' in text
 one(source, "SELECT tide_remote('origin', NULL)")
 assert [name for (name,) in source.execute("SELECT name FROM tide_remotes")] == ["second"]
-text = refused(source, "ARGUMENT", "SELECT tide_push()")
+text = denies(source, "ARGUMENT", "SELECT tide_push()")
 assert "second" in text
 # A second adding of the same changes nothing; another URL begins anew.
 one(source, "SELECT tide_remote('second', ?)", second)
@@ -173,7 +167,7 @@ assert not os.path.exists("source.db-tide")
 fn bad_input_is_refused_with_a_reason() {
     run(r#"
 path = os.path.abspath("copy.db")
-refused(source, "MISSING", "SELECT tide_clone(?, ?)", URL, path)
+denies(source, "MISSING", "SELECT tide_clone(?, ?)", URL, path)
 assert not os.path.exists(path) and not os.path.exists(path + "-tide")
 push(source)
 for statement, *values in [
@@ -196,15 +190,15 @@ for statement, *values in [
     ("SELECT tide_clone(NULL, 'x.db')",),
     ("SELECT tide_clone(?, 'x.db', '{\"eager\": 1}')", URL),
 ]:
-    refused(source, "ARGUMENT", statement, *values)
+    denies(source, "ARGUMENT", statement, *values)
 source.execute("BEGIN")
 for call in "tide_push()", "tide_pull()", "tide_sync()", f"tide_remote('x', '{URL}')":
-    refused(source, "DENIED", f"SELECT {call}")
+    denies(source, "DENIED", f"SELECT {call}")
 source.execute("COMMIT")
 assert [name for (name,) in source.execute("SELECT name FROM tide_remotes")] == ["origin"]
 assert listed(source, "last_error") == (None,)
 pathlib.Path("file").write_text("no folder")
-text = refused(source, "IO", "SELECT tide_remote('x', ?)", (pathlib.Path("file").absolute() / "in").as_uri())
+text = denies(source, "IO", "SELECT tide_remote('x', ?)", (pathlib.Path("file").absolute() / "in").as_uri())
 "#);
 }
 

@@ -49,11 +49,7 @@ def attempt(state, how, closed_before):
         others = bytes_below("b.db-tide")
     here, second = Here(), Here()
     everybody = [here, second, peer]
-    if state == "at rest":
-        for connection in everybody:
-            life.judge(connection)
-    else:
-        life.goes_on(everybody)
+    life.come_to(state, everybody)
     if state == "reading":
         here.execute("BEGIN")
         life.judge(here)
@@ -82,7 +78,7 @@ def attempt(state, how, closed_before):
                 connection.execute("BEGIN IMMEDIATE")
                 refuses(connection, insert(1002))
                 connection.execute("ROLLBACK")
-            except (sqlite3.Error, Told) as error:
+            except sqlite3.Error as error:
                 honest(error, "BEGIN IMMEDIATE")
     for connection in everybody:
         ask_everything(connection)
@@ -118,11 +114,8 @@ for state in ["at rest", "ahead", "reading", "writing"] if ALL else ["writing"]:
     for how in ["moved", "emptied", "another's", "removed"]:
         # Nothing more depends on the transaction that was under way.
         for closed_before in [False, True] if state == "ahead" else [how == "moved"]:
-            try:
+            with case(state, how, f"closed before it is put back: {closed_before}"):
                 attempt(state, how, closed_before)
-            except BaseException:
-                print(f"{state}, {how}, closed before it is put back: {closed_before}", file=sys.stderr)
-                raise
 peer.kill()
 newcomer.kill()
 "#;
@@ -195,11 +188,8 @@ def attempt(what, back):
 
 for what in ["control", "store", "active segment", "segment before"]:
     for back in ["open", "closed", "never"] if ALL else ["open"]:
-        try:
+        with case(what, f"comes back: {back}"):
             attempt(what, back)
-        except BaseException:
-            print(f"{what}, comes back: {back}", file=sys.stderr)
-            raise
 peer.kill()
 newcomer.kill()
 "#;
@@ -272,11 +262,8 @@ def attempt(state, how, back):
 for state in ["at rest", "ahead"] if ALL else ["at rest"]:
     for how in ["removed", "an empty one", "another's", "copied over"]:
         for back in ["open", "closed", "never"] if state == "ahead" else ["closed"]:
-            try:
+            with case(state, how, f"comes back: {back}"):
                 attempt(state, how, back)
-            except BaseException:
-                print(f"{state}, {how}, comes back: {back}", file=sys.stderr)
-                raise
 peer.kill()
 newcomer.kill()
 "#;

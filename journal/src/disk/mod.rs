@@ -192,6 +192,31 @@ pub trait Words: Send + Sync {
     }
 }
 
+/// True if `file` is the one at `path`.
+pub(crate) fn is_at(disk: &dyn Disk, file: &dyn File, path: &Path) -> io::Result<bool> {
+    let own = file.identity()?;
+    Ok(disk.identity(path)? == Some((own.device, own.inode)))
+}
+
+/// Makes a file in `folder` durable, of `len` bytes, as `fresh`; it becomes `path` when it is whole. After a crash there is
+/// all of it, or what was there before.
+pub(crate) fn appear(
+    disk: &dyn Disk,
+    folder: &Path,
+    [fresh, path]: [&Path; 2],
+    len: u64,
+    fill: impl FnOnce(&dyn File) -> io::Result<()>,
+) -> io::Result<()> {
+    let file = disk.open(fresh, How::Create)?;
+    // What an interrupted one may have left isn't worth keeping.
+    file.set_len(0)?;
+    file.allocate(len)?;
+    fill(&*file)?;
+    file.sync()?;
+    disk.rename(fresh, path)?;
+    disk.sync_dir(folder)
+}
+
 /// The path that the bytes of a name stand for; `None` where the system has no such path.
 pub fn path_from(bytes: &[u8]) -> Option<&Path> {
     #[cfg(unix)]

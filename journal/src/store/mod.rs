@@ -117,6 +117,17 @@ pub(crate) fn random() -> Result<u64> {
         .map_err(|e| Error::new(Code::Io, format!("no random numbers: {e}; look at the system's log")))
 }
 
+/// 16 random bytes: a name that nobody else makes.
+///
+/// # Errors
+/// `Io` where the system has no random numbers.
+pub fn random_id() -> Result<[u8; 16]> {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&random()?.to_le_bytes());
+    id[8..].copy_from_slice(&random()?.to_le_bytes());
+    Ok(id)
+}
+
 /// The side folder of the database at `path`.
 pub fn side_folder(path: &Path) -> PathBuf {
     let mut side = path.as_os_str().to_owned();

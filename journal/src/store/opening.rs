@@ -179,11 +179,6 @@ impl Opening<'_> {
             history: state.lsn,
         })
     }
-
-    /// A lineage for a database that has none.
-    pub fn new_lineage(&self) -> Result<[u8; 16]> {
-        random_lineage()
-    }
 }
 
 pub(super) fn missing_side(path: &Path, side: &Path) -> Error {
@@ -195,11 +190,4 @@ pub(super) fn missing_side(path: &Path, side: &Path) -> Error {
             side.display()
         ),
     )
-}
-
-fn random_lineage() -> Result<[u8; 16]> {
-    let mut lineage = [0; 16];
-    lineage[..8].copy_from_slice(&random()?.to_le_bytes());
-    lineage[8..].copy_from_slice(&random()?.to_le_bytes());
-    Ok(lineage)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use parking_lot::MutexGuard;
 
 use crate::control::Lock;
-use crate::disk::{Disk, How};
+use crate::disk::{Disk, How, appear};
 use crate::error::{At, Error, Result};
 use crate::format::{Name, SLOT_LEN, SUPERBLOCK_LEN, Superblock};
 use crate::store::{Store, missing_side};
@@ -75,13 +75,9 @@ pub(crate) fn write_superblock(disk: &dyn Disk, side: &Path, block: &mut Superbl
         }
         // The first one appears whole: what is there but not valid is damage.
         let fresh = side.join(Name::NewSuperblock.to_string());
-        let file = disk.open(&fresh, How::Create)?;
-        file.set_len(0)?;
-        file.allocate(SUPERBLOCK_LEN as u64)?;
-        file.write_at(&block.encode(), block.slot())?;
-        file.sync()?;
-        disk.rename(&fresh, &path)?;
-        disk.sync_dir(side)
+        appear(disk, side, [&fresh, &path], SUPERBLOCK_LEN as u64, |file| {
+            file.write_at(&block.encode(), block.slot())
+        })
     })();
     written.at(|| format!("writing {}", path.display()))
 }
