@@ -28,6 +28,7 @@ use std::time::Duration;
 use crate::disk::{Disk, File, How, LockKind, Words, fork_generation};
 use crate::error::{At, Code, Error, Result};
 use crate::lsn::Lsn;
+use crate::remotes::LANES;
 
 pub(crate) use cells::Cell;
 
@@ -122,8 +123,10 @@ pub(crate) enum Lock {
     Fold,
     /// Changing the superblock.
     Superblock,
-    /// Talking to remotes.
+    /// Changing what is kept about remotes.
     Remotes,
+    /// Talking to a remote.
+    Remote(u8),
 }
 
 impl Lock {
@@ -133,6 +136,7 @@ impl Lock {
             Lock::Fold => LOCK_FOLD,
             Lock::Superblock => LOCK_SUPERBLOCK,
             Lock::Remotes => LOCK_REMOTES,
+            Lock::Remote(lane) => LOCK_REMOTES + 1 + u64::from(lane),
         }
     }
 }
@@ -185,7 +189,7 @@ impl ControlFile {
 
     /// Gives up every lock, the slot's too.
     pub fn leave(&self) {
-        drop(self.file.unlock(LOCK_SLOTS, LOCK_REMOTES + 1 - LOCK_SLOTS));
+        drop(self.file.unlock(LOCK_SLOTS, LOCK_REMOTES + 1 + u64::from(LANES) - LOCK_SLOTS));
     }
 
     /// What identifies it: device and inode.

@@ -37,6 +37,8 @@ pub enum Code {
     Stale,
     /// An fsync failed; reopen.
     Poisoned,
+    /// The host asked for an end of it.
+    Interrupted,
     /// The operating system failed.
     Io,
     /// The disk is full.
@@ -60,6 +62,7 @@ impl Code {
             Code::Denied => "DENIED",
             Code::Busy | Code::Stale => "BUSY",
             Code::Poisoned => "POISONED",
+            Code::Interrupted => "INTERRUPTED",
             Code::Io => "IO",
             Code::Full => "FULL",
         }

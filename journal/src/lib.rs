@@ -56,12 +56,12 @@ pub mod disk;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{Code, Error, Result};
-pub use format::{Origin, Retention};
+pub use format::{Origin, PackedRows, Retention, unpack_rows};
 pub use hash::{HEADER_LEN, page_hash};
 pub use log::{LogRow, Status};
 pub use lsn::{Lsn, LsnRange};
-pub use maintenance::Held;
-pub use remotes::{RemotesTurn, Traffic};
+pub use maintenance::{Held, Visitor, block_signals};
+pub use remotes::{RemoteTurn, Traffic};
 pub use session::{Durability, Session};
 pub use ship::{Batches, Stated, stated};
 pub use state::{Counters, State, lock_page, page_size_of};

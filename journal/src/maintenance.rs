@@ -4,12 +4,13 @@
 //! something to do, and for a while after, and holds the store for one step at a time: whoever lets
 //! go of the store last closes it, and [`Held`] waits for that.
 
+use std::cell::Cell;
 use std::ops::Deref;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::control::Lock;
 use crate::disk::fork_generation;
@@ -44,6 +45,10 @@ pub(crate) struct Maintenance {
     progress: Condvar,
     /// Held during a step.
     step: Mutex<()>,
+    /// Read by those who visit.
+    visits: RwLock<()>,
+    /// How many hold the store, those who visit it left out.
+    held: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -64,17 +69,73 @@ impl Maintenance {
     }
 }
 
+thread_local! {
+    /// True in a thread that visits a store.
+    static VISITING: Cell<bool> = const { Cell::new(false) };
+}
+
 /// A store that is held; the last to let go of it has seen it closed.
 pub struct Held {
     store: Option<Arc<Store>>,
     maintenance: Arc<Maintenance>,
+    visiting: bool,
     born: u64,
 }
 
 impl Held {
     /// Holds `store`.
     pub fn new(store: Arc<Store>) -> Held {
-        Held { maintenance: Arc::clone(&store.maintenance), store: Some(store), born: fork_generation() }
+        let (maintenance, visiting) = (Arc::clone(&store.maintenance), VISITING.get());
+        if !visiting {
+            maintenance.held.fetch_add(1, Ordering::SeqCst);
+        }
+        Held { maintenance, store: Some(store), visiting, born: fork_generation() }
+    }
+}
+
+/// A thread of the library's own that works with a store now and then, for as long as a connection has it.
+pub struct Visitor {
+    store: Weak<Store>,
+    maintenance: Arc<Maintenance>,
+}
+
+impl Visitor {
+    /// One of `store`, which doesn't hold it.
+    pub fn of(store: &Arc<Store>) -> Visitor {
+        Visitor { store: Arc::downgrade(store), maintenance: Arc::clone(&store.maintenance) }
+    }
+
+    /// True if no connection has the store: whoever visits it is waited for then, and is to come to an end.
+    pub fn is_left(&self) -> bool {
+        self.maintenance.held.load(Ordering::SeqCst) == 0
+    }
+
+    /// Does `work` with the store; `None` if no connection has it any more.
+    pub fn visit<T>(&self, work: impl FnOnce(&Arc<Store>) -> T) -> Option<T> {
+        // The one who lets go of the store last waits for this.
+        let _visit = self.maintenance.visits.read();
+        if self.is_left() {
+            return None;
+        }
+        let store = self.store.upgrade().filter(|store| store.is_usable())?;
+        let _visiting = Visiting::begin();
+        Some(work(&store))
+    }
+}
+
+/// For as long as it lives, the thread visits.
+struct Visiting;
+
+impl Visiting {
+    fn begin() -> Visiting {
+        VISITING.set(true);
+        Visiting
+    }
+}
+
+impl Drop for Visiting {
+    fn drop(&mut self) {
+        VISITING.set(false);
     }
 }
 
@@ -88,11 +149,15 @@ impl Deref for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        let last = !self.visiting && self.maintenance.held.fetch_sub(1, Ordering::SeqCst) == 1;
         drop(self.store.take());
         // The thread may be the last now, and close the store at the end of its step. In a child of
         // fork there is no such thread.
         if self.born == fork_generation() {
             drop(self.maintenance.step.lock());
+            if last {
+                drop(self.maintenance.visits.write());
+            }
         }
     }
 }
@@ -186,13 +251,15 @@ impl Store {
     }
 }
 
+/// Lets a thread of the library's own get no signals: they are for the host's.
+pub fn block_signals() {
+    #[cfg(unix)]
+    nix::sys::signal::SigSet::all().thread_block().ok();
+}
+
 /// What the thread does.
 fn run(maintenance: &Maintenance, store: &Weak<Store>) {
-    #[cfg(unix)]
-    {
-        // Signals are for the host's own threads.
-        nix::sys::signal::SigSet::all().thread_block().ok();
-    }
+    block_signals();
     loop {
         {
             let mut turn = maintenance.turn();

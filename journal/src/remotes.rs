@@ -2,10 +2,9 @@
 //!
 //! What they mean is the affair of whoever talks to remotes. FORMAT.md has the file.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use parking_lot::MutexGuard;
 
 use crate::control::Lock;
 use crate::disk::{Disk, How, appear};
@@ -24,54 +23,79 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
-/// Held by the one, of all processes, who talks to a store's remotes and changes what is kept about them.
-pub struct RemotesTurn<'a> {
+/// Remotes of one store that are talked to at once; those of more wait for each other.
+pub(crate) const LANES: u8 = 16;
+
+/// Held by the one, of all processes, who talks to a remote of a store.
+pub struct RemoteTurn<'a> {
     store: &'a Store,
-    _guard: MutexGuard<'a, ()>,
+    lane: u8,
 }
 
-impl Drop for RemotesTurn<'_> {
+impl Drop for RemoteTurn<'_> {
     fn drop(&mut self) {
-        self.store.control.file().unlock(Lock::Remotes);
-    }
-}
-
-impl RemotesTurn<'_> {
-    /// Keeps these bytes instead of those before, durably. After a crash it is one or the other.
-    ///
-    /// # Errors
-    /// `Io`, `Full`.
-    pub fn keep(&self, bytes: &[u8]) -> Result<()> {
-        let Store { disk, side, .. } = self.store;
-        let header = RemotesHeader::of(bytes).encode();
-        let len = (header.len() + bytes.len()) as u64;
-        let [fresh, path] = [Name::NewRemotes, Name::Remotes].map(|name| self.store.file_path(name));
-        let written = appear(&**disk, side, [&fresh, &path], len, |file| {
-            file.write_at(&header, 0)?;
-            file.write_at(bytes, header.len() as u64)
-        });
-        written.at(|| format!("writing {}", fresh.display()))
+        self.store.control.file().unlock(Lock::Remote(self.lane));
+        *self.store.lanes.lock() &= !(1 << self.lane);
     }
 }
 
 impl Store {
-    /// Whoever has this is alone in talking to the store's remotes.
+    /// Whoever has this is alone in talking to the store's remote `name`.
     ///
     /// # Errors
     /// `Busy` while somebody else does.
-    pub fn remotes_turn(&self) -> Result<RemotesTurn<'_>> {
+    pub fn remote_turn(&self, name: &str) -> Result<RemoteTurn<'_>> {
         let busy = || {
             Error::new(
                 Code::Busy,
                 "another connection is talking to a remote of this database; try again when it is done",
             )
         };
-        let guard = self.remotes.try_lock().ok_or_else(busy)?;
-        if self.control.file().try_lock(Lock::Remotes)? {
-            Ok(RemotesTurn { store: self, _guard: guard })
-        } else {
-            Err(busy())
+        let lane = (crc32fast::hash(name.as_bytes()) % u32::from(LANES)) as u8;
+        let mut lanes = self.lanes.lock();
+        if *lanes & (1 << lane) != 0 || !self.control.file().try_lock(Lock::Remote(lane))? {
+            return Err(busy());
         }
+        *lanes |= 1 << lane;
+        Ok(RemoteTurn { store: self, lane })
+    }
+
+    /// Keeps what `change` makes of what was kept before, durably. After a crash it is one or the other. Of all processes,
+    /// one does so at a time.
+    ///
+    /// # Errors
+    /// Of `change`: nothing is kept then. `Io`, `Full`; as [`Store::remotes_kept`].
+    pub fn change_remotes<T>(
+        &self,
+        change: impl FnOnce(Option<Vec<u8>>) -> Result<(Vec<u8>, T)>,
+    ) -> Result<T> {
+        let _guard = self.remotes.lock();
+        self.control.file().lock(Lock::Remotes)?;
+        let changed = (|| {
+            let (bytes, made) = change(self.remotes_kept()?)?;
+            self.keep_remotes(&bytes)?;
+            Ok(made)
+        })();
+        self.control.file().unlock(Lock::Remotes);
+        changed
+    }
+
+    fn keep_remotes(&self, bytes: &[u8]) -> Result<()> {
+        let header = RemotesHeader::of(bytes).encode();
+        let len = (header.len() + bytes.len()) as u64;
+        let [fresh, path] = [Name::NewRemotes, Name::Remotes].map(|name| self.file_path(name));
+        let written = appear(&*self.disk, &self.side, [&fresh, &path], len, |file| {
+            file.write_at(&header, 0)?;
+            file.write_at(bytes, header.len() as u64)
+        });
+        written.at(|| format!("writing {}", fresh.display()))
+    }
+
+    /// What whoever talks to remotes keeps with the open store in memory; made when it is first asked for.
+    pub fn companion<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        let kept = self.companion.get_or_init(|| Arc::new(make()));
+        // There is one who asks.
+        Arc::clone(kept).downcast().expect("a store has one companion, of one type")
     }
 
     /// What was kept last; `None` if nothing ever was.

@@ -755,7 +755,7 @@ fn what_is_kept_about_remotes_is_as_specified() {
     let (process, store, _session, _) = scripted(&disk);
     assert_eq!(store.remotes_kept().unwrap(), None);
     for body in [&b""[..], b"{}", &[7; 5000]] {
-        store.remotes_turn().unwrap().keep(body).unwrap();
+        store.change_remotes(|_| Ok((body.to_vec(), ()))).unwrap();
         assert_eq!(store.remotes_kept().unwrap().as_deref(), Some(body));
         let bytes = side(&process, "remotes");
         let header = View::new("Remotes header", &bytes).sealed();
@@ -776,7 +776,7 @@ fn files_have_the_names_that_are_listed() {
     script(&mut session, &mut model);
     store.learn_checksum().unwrap();
     store.fold().unwrap();
-    store.remotes_turn().unwrap().keep(b"{}").unwrap();
+    store.change_remotes(|_| Ok((b"{}".to_vec(), ()))).unwrap();
     let kept = process.list(Path::new(SIDE)).unwrap();
     store.set_retention(tideline_journal::Retention::None).unwrap();
     let mut rng = Rng(5);

@@ -9,6 +9,10 @@ use std::path::PathBuf;
 use rusqlite::types::ValueRef;
 use tideline_journal::{Code, Error, Lsn, Result};
 
+/// Name of an argument before the schema that came later than it: where it is the last that is given, it is options if it
+/// looks like a JSON object, and else the schema.
+pub(crate) const OPTIONS_OR_SCHEMA: &str = "options or schema";
+
 /// What a function or a table was called with.
 pub(crate) struct Arguments<'a> {
     function: &'a str,
@@ -18,7 +22,14 @@ pub(crate) struct Arguments<'a> {
 
 impl<'a> Arguments<'a> {
     /// Arguments in the order of `names`; what is missing at the end was left out.
-    pub fn new(function: &'a str, names: &'a [&'a str], values: Vec<ValueRef<'a>>) -> Arguments<'a> {
+    pub fn new(function: &'a str, names: &'a [&'a str], mut values: Vec<ValueRef<'a>>) -> Arguments<'a> {
+        let given = values.len();
+        if given > 0 && given + 1 == names.len() && names[given - 1] == OPTIONS_OR_SCHEMA {
+            let is_object = matches!(values[given - 1], ValueRef::Text(text) if text.trim_ascii_start().starts_with(b"{"));
+            if !is_object {
+                values.insert(given - 1, ValueRef::Null);
+            }
+        }
         Arguments { function, names, values }
     }
 
@@ -95,13 +106,22 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// A JSON object, or `None` for NULL. What is in it isn't told: it may be secret.
+    pub fn object(&self, at: usize) -> Result<Option<serde_json::Map<String, serde_json::Value>>> {
+        const WANTED: &str = "options as a JSON object, like json_object('key', 'value')";
+        let Some(text) = self.optional_text(at, WANTED)? else { return Ok(None) };
+        match serde_json::from_str(text) {
+            Ok(serde_json::Value::Object(options)) => Ok(Some(options)),
+            _ => {
+                let text = format!("{} of {} is no JSON object; give {WANTED}", self.name(at), self.function);
+                Err(Error::new(Code::Argument, text))
+            }
+        }
+    }
+
     /// A JSON object with some of these keys; NULL is an empty one.
     pub fn options(&self, at: usize, known: &[&str]) -> Result<serde_json::Map<String, serde_json::Value>> {
-        const WANTED: &str = "options as a JSON object, like json_object('key', 'value')";
-        let Some(text) = self.optional_text(at, WANTED)? else { return Ok(serde_json::Map::new()) };
-        let Ok(serde_json::Value::Object(options)) = serde_json::from_str(text) else {
-            return Err(self.refuse(at, WANTED));
-        };
+        let Some(options) = self.object(at)? else { return Ok(serde_json::Map::new()) };
         match options.keys().find(|key| !known.contains(&key.as_str())) {
             None => Ok(options),
             Some(key) => {
@@ -206,6 +226,23 @@ mod tests {
         {
             assert!(refused(schema(value)).contains("schema"));
         }
+    }
+
+    #[test]
+    fn options_that_came_later_than_the_schema_are_told_from_it() {
+        const NAMES: &[&str] = &["name", OPTIONS_OR_SCHEMA, "schema"];
+        let given = |values: &[ValueRef<'static>]| {
+            let arguments = Arguments::new("tide_pull", NAMES, values.to_vec());
+            let schema = arguments.schema().map(str::to_owned).unwrap();
+            (arguments.object(1).unwrap().map(|options| options.len()), schema)
+        };
+        let text = |text: &'static str| ValueRef::Text(text.as_bytes());
+        let origin = text("origin");
+        assert_eq!(given(&[origin]), (None, "main".to_owned()));
+        assert_eq!(given(&[origin, text("aux")]), (None, "aux".to_owned()));
+        assert_eq!(given(&[origin, text(" {\"every\":\"1s\"}")]), (Some(1), "main".to_owned()));
+        assert_eq!(given(&[origin, text("{}"), text("aux")]), (Some(0), "aux".to_owned()));
+        assert_eq!(given(&[origin, ValueRef::Null, text("aux")]), (None, "aux".to_owned()));
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub(crate) fn sqlite_code(code: Code) -> c_int {
         Code::Stale => ffi::SQLITE_BUSY_SNAPSHOT,
         Code::Limit => ffi::SQLITE_TOOBIG,
         Code::Full => ffi::SQLITE_FULL,
+        Code::Interrupted => ffi::SQLITE_INTERRUPT,
         Code::Io => ffi::SQLITE_IOERR,
         Code::Poisoned => ffi::SQLITE_IOERR_FSYNC,
         _ => ffi::SQLITE_ERROR,

@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 use tideline_journal::{Code, Error, Lsn, LsnRange, Result};
 
+use crate::argument::OPTIONS_OR_SCHEMA;
 use crate::call::{Call, fitting};
 use crate::locate::Locate;
 use crate::raw::{self, Function, Use};
@@ -75,14 +76,14 @@ static FUNCTIONS: [Function; 18] = [
     },
     Function {
         name: c"tide_pull",
-        arguments: &["name", "schema"],
+        arguments: &["name", OPTIONS_OR_SCHEMA, "schema"],
         least: 0,
         for_use: Use::Command,
         body: remotes::pull,
     },
     Function {
         name: c"tide_sync",
-        arguments: &["name", "schema"],
+        arguments: &["name", OPTIONS_OR_SCHEMA, "schema"],
         least: 0,
         for_use: Use::Command,
         body: remotes::sync,

@@ -51,6 +51,15 @@ impl Host<'_> {
         Duration::from_millis(ms.ok().and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0))
     }
 
+    /// True once the connection was interrupted. Only asked while a statement of it runs.
+    pub fn interrupted(self) -> bool {
+        // SAFETY: the connection is open, and isn't closed with the value.
+        let Ok(connection) = (unsafe { Connection::from_handle(self.db) }) else { return false };
+        // `sqlite3_is_interrupted` came with SQLite 3.41. Any other statement ends at once, too.
+        let asked: rusqlite::Result<i64> = connection.query_row("SELECT 1", (), |row| row.get(0));
+        asked.is_err_and(|e| e.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted))
+    }
+
     /// The first pages of a schema's tables and indexes, with their names: as far as its own table can be read.
     pub fn roots(self, schema: &str) -> Vec<(u32, String)> {
         let mut roots = vec![(1, "sqlite_schema".to_owned())];

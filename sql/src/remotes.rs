@@ -1,12 +1,13 @@
 //! Functions about remotes, and their table.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::types::Value;
 use serde_json::json;
 use tideline_journal::disk::RealDisk;
 use tideline_journal::{Code, Error, Options, Result, Store};
-use tideline_sync::{Listed, ORIGIN, Objects, Remotes, clone_into};
+use tideline_sync::{Cloning, Listed, ORIGIN, Remotes, Task};
 
 use crate::call::Call;
 use crate::functions::integer;
@@ -21,12 +22,12 @@ const NAME: &str = "the name of a remote, as TEXT";
 pub(crate) fn remote(call: &Call<'_>) -> Result<Value> {
     let name = call.arguments.optional_text(0, NAME)?.ok_or_else(|| call.arguments.refuse(0, NAME))?;
     let url = call.arguments.optional_text(1, URL)?;
-    let options = call.arguments.options(2, &["single_writer"])?;
-    let single_writer = options.get("single_writer").map(|value| flag("single_writer", value)).transpose()?;
+    let options = call.arguments.object(2)?;
     let store = call.commanded()?.store;
-    let remotes = Remotes::of(&store);
+    let stop = || call.host.interrupted();
+    let remotes = Remotes::of(&store).until(&stop);
     call.patiently(&store, || match url {
-        Some(url) => remotes.add(name, url, single_writer.unwrap_or(false)),
+        Some(url) => remotes.add(name, url, options.as_ref()),
         None => remotes.remove(name),
     })?;
     Ok(Value::Text(name.to_owned()))
@@ -34,47 +35,56 @@ pub(crate) fn remote(call: &Call<'_>) -> Result<Value> {
 
 /// `tide_push(name, options)`
 pub(crate) fn push(call: &Call<'_>) -> Result<Value> {
-    call.arguments.options(1, &[])?;
-    with(call, |remotes, name| remotes.push(name))
+    perform(call, Task::Push)
 }
 
-/// `tide_pull(name)`
+/// `tide_pull(name, options)`
 pub(crate) fn pull(call: &Call<'_>) -> Result<Value> {
-    with(call, |remotes, name| remotes.pull(name))
+    perform(call, Task::Pull)
 }
 
-/// `tide_sync(name)`
+/// `tide_sync(name, options)`
 pub(crate) fn sync(call: &Call<'_>) -> Result<Value> {
-    with(call, |remotes, name| remotes.sync(name))
+    perform(call, Task::Sync)
 }
 
 /// `tide_clone(url, path, options)`
 pub(crate) fn clone(call: &Call<'_>) -> Result<Value> {
     let url = call.arguments.optional_text(0, URL)?.ok_or_else(|| call.arguments.refuse(0, URL))?;
     let path = call.arguments.path(1)?;
-    call.arguments.options(2, &[])?;
-    let cloned = clone_into(Arc::new(RealDisk::new()), url, &path, Options::default(), &Objects::at)?;
-    Ok(integer(cloned.get()))
+    let remote = call.arguments.object(2)?.unwrap_or_default();
+    let stop = || call.host.interrupted();
+    let cloning = Cloning { url, remote, options: Options::default(), stop: &stop };
+    Ok(integer(cloning.make(Arc::new(RealDisk::new()), &path)?.get()))
 }
 
-fn with(
-    call: &Call<'_>,
-    work: impl Fn(&Remotes<'_>, &str) -> Result<tideline_journal::Lsn>,
-) -> Result<Value> {
+fn perform(call: &Call<'_>, task: Task) -> Result<Value> {
     let name = call.arguments.optional_text(0, NAME)?.unwrap_or(ORIGIN);
+    let every =
+        call.arguments.options(1, &["every"])?.remove("every").map(|value| every(&value)).transpose()?;
     let store = call.commanded()?.store;
-    let remotes = Remotes::of(&store);
-    call.patiently(&store, || work(&remotes, name)).map(|reached| integer(reached.get()))
+    let stop = || call.host.interrupted();
+    let remotes = Remotes::of(&store).until(&stop);
+    let work = || match (every, task) {
+        (Some(every), task) => remotes.keep_on(name, task, every),
+        (None, Task::Push) => remotes.push(name),
+        (None, Task::Pull) => remotes.pull(name),
+        (None, Task::Sync) => remotes.sync(name),
+    };
+    call.patiently(&store, work).map(|reached| integer(reached.get()))
 }
 
-/// A yes or no in JSON, which SQL has as a number.
-fn flag(name: &str, value: &serde_json::Value) -> Result<bool> {
-    match value {
-        serde_json::Value::Bool(yes) => Ok(*yes),
-        number if *number == json!(0) => Ok(false),
-        number if *number == json!(1) => Ok(true),
-        other => {
-            let text = format!("the option {name:?} can't be {other}; give true or false");
+/// How often something is done; `None` for not any more.
+fn every(value: &serde_json::Value) -> Result<Option<Duration>> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    match value.as_str().and_then(tideline_sync::time) {
+        Some(time) => Ok(Some(time)),
+        None => {
+            let text = format!(
+                "the option 'every' can't be {value}; give a time like '1s' or '5 min', of a day at most, or null to stop"
+            );
             Err(Error::new(Code::Argument, text))
         }
     }
@@ -97,8 +107,7 @@ fn row(remote: Listed) -> Vec<Value> {
         integer(remote.ahead),
         or_null(remote.last_success, |time| text(iso8601(time))),
         or_null(remote.last_error, text),
-        // Nothing is pushed by itself yet.
-        Value::Null,
+        or_null(remote.next_try, |time| text(iso8601(time))),
         integer(remote.traffic.requests),
         integer(remote.traffic.bytes),
     ]

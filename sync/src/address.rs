@@ -3,22 +3,56 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use std::time::Duration;
 use tideline_journal::{Code, Error, Result};
 use url::Url;
+
+use crate::profile;
+use crate::settings::{Given, Secrets, Settings};
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How often a request is made again that failed for a reason that may pass.
+const RETRIES: usize = 3;
+
+/// What a remote is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A folder.
+    File,
+    /// Amazon S3, and what speaks its language.
+    S3,
+    /// Google Cloud Storage.
+    Gcs,
+    /// Azure's blobs.
+    Azure,
+}
+
+impl Kind {
+    /// Its word in `tide_remotes`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::File => "file",
+            Kind::S3 => "s3",
+            Kind::Gcs => "gcs",
+            Kind::Azure => "azure",
+        }
+    }
+}
 
 /// Where a remote is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    url: String,
+    text: String,
     kind: Kind,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
-    /// A folder.
-    File(PathBuf),
+    url: Url,
 }
 
 impl Address {
@@ -28,48 +62,68 @@ impl Address {
     /// `Argument` if it is no URL, or of a store that isn't known.
     pub fn parse(text: &str) -> Result<Address> {
         let wrong = |why: &str| {
-            Error::new(Code::Argument, format!("{text:?} {why}; give one like file:///backups/app"))
+            let text = without_secrets(text);
+            let remedy =
+                "give one like file:///backups/app, s3://bucket/app, gs://bucket/app or az://container/app";
+            Error::new(Code::Argument, format!("{text:?} {why}; {remedy}"))
         };
         let url = Url::parse(text).map_err(|e| wrong(&format!("is no URL ({e})")))?;
         if url.query().is_some() || url.fragment().is_some() {
             return Err(wrong("has something behind its path"));
         }
         let kind = match url.scheme() {
-            "file" if url.host_str().is_none_or(str::is_empty) => {
-                let path = url.to_file_path().map_err(|()| wrong("names no path of this machine"))?;
-                if path.parent().is_none() {
-                    return Err(wrong("names the root folder"));
-                }
-                Kind::File(path)
-            }
-            "file" => return Err(wrong("names another machine")),
-            "s3" | "s3a" | "gs" | "az" | "abfs" | "http" | "https" => {
-                return Err(wrong("names a store that this version doesn't reach yet"));
+            "file" => Kind::File,
+            "s3" | "s3a" => Kind::S3,
+            "gs" => Kind::Gcs,
+            "az" | "abfs" | "abfss" => Kind::Azure,
+            "http" | "https" => {
+                return Err(wrong(
+                    "names no kind of store: say s3:, and where it is with json_object('endpoint', …)",
+                ));
             }
             _ => return Err(wrong("names no object store")),
         };
-        Ok(Address { url: text.to_owned(), kind })
+        if url.password().is_some() || (!url.username().is_empty() && kind != Kind::Azure) {
+            return Err(wrong(
+                "has credentials in it, which would be kept: set them in the environment, or as options",
+            ));
+        }
+        if kind == Kind::File {
+            if !url.host_str().is_none_or(str::is_empty) {
+                return Err(wrong("names another machine"));
+            }
+            let path = url.to_file_path().map_err(|()| wrong("names no path of this machine"))?;
+            if path.parent().is_none() {
+                return Err(wrong("names the root folder"));
+            }
+        } else if url.host_str().is_none_or(str::is_empty) {
+            return Err(wrong("names no bucket"));
+        }
+        Ok(Address { text: text.to_owned(), kind, url })
     }
 
     /// The URL, as it was given.
     pub fn url(&self) -> &str {
-        &self.url
+        &self.text
     }
 
-    /// The word for its kind in `tide_remotes`.
-    pub fn kind(&self) -> &'static str {
-        match self.kind {
-            Kind::File(_) => "file",
-        }
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The folder, of one that is a folder.
+    fn folder(&self) -> Option<PathBuf> {
+        (self.kind == Kind::File).then(|| self.url.to_file_path().ok()).flatten()
     }
 
     /// Makes what has to be there before anything can be put there: a folder.
     ///
     /// # Errors
     /// `Denied`, `Io`.
-    pub fn prepare(&self) -> Result<()> {
-        let Kind::File(path) = &self.kind;
-        std::fs::create_dir_all(path).map_err(|e| {
+    pub(crate) fn prepare(&self) -> Result<()> {
+        let Some(path) = self.folder() else { return Ok(()) };
+        std::fs::create_dir_all(&path).map_err(|e| {
             let code = match e.kind() {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => Code::Denied,
                 _ => Code::Io,
@@ -81,25 +135,184 @@ impl Address {
     /// The object store.
     ///
     /// # Errors
-    /// `Offline` if it isn't there.
-    pub fn open(&self) -> Result<Arc<dyn ObjectStore>> {
-        let Kind::File(path) = &self.kind;
+    /// `Offline` of a folder that isn't there; `Argument` of settings that can't be.
+    pub(crate) fn open(&self, given: &Given) -> Result<Arc<dyn ObjectStore>> {
+        let Given { settings, secrets } = given;
+        if self.kind != Kind::File {
+            // Somebody else in this process may have chosen one already, which does as well.
+            drop(rustls::crypto::ring::default_provider().install_default());
+        }
+        let refused = |e: object_store::Error| {
+            let text = format!("{} can't be used: {}; see to its options", self.text, printed(&e));
+            Error::new(Code::Argument, text)
+        };
+        let bucket = || self.url.host_str().unwrap_or_default();
+        let store: Arc<dyn ObjectStore> = match self.kind {
+            Kind::File => return self.open_folder(),
+            Kind::S3 => Arc::new(s3(settings, secrets)?.with_bucket_name(bucket()).build().map_err(refused)?),
+            Kind::Gcs => {
+                Arc::new(gcs(settings, secrets).with_bucket_name(bucket()).build().map_err(refused)?)
+            }
+            Kind::Azure => {
+                let url = format!("{}://{}", self.url.scheme(), self.url.authority());
+                Arc::new(azure(settings, secrets).with_url(url).build().map_err(refused)?)
+            }
+        };
+        let prefix = Path::from_url_path(self.url.path()).map_err(|e| refused(e.into()))?;
+        Ok(if prefix.as_ref().is_empty() { store } else { Arc::new(PrefixStore::new(store, prefix)) })
+    }
+
+    fn open_folder(&self) -> Result<Arc<dyn ObjectStore>> {
+        let path = self.folder().unwrap_or_default();
         let gone = |why: String| {
-            Error::new(
-                Code::Offline,
-                format!(
-                    "{} can't be reached: {why}; mount or make {}, then try again",
-                    self.url,
-                    path.display()
-                ),
-            )
+            let remedy = format!("mount or make {}, then try again", path.display());
+            Error::new(Code::Offline, format!("{} can't be reached: {why}; {remedy}", self.text))
         };
         if !path.is_dir() {
             return Err(gone("there is no such folder".into()));
         }
-        let store = LocalFileSystem::new_with_prefix(path).map_err(|e| gone(e.to_string()))?;
+        let store = LocalFileSystem::new_with_prefix(&path).map_err(|e| gone(e.to_string()))?;
         // What it acknowledges is on the disk.
         Ok(Arc::new(store.with_fsync(true)))
+    }
+}
+
+fn s3(settings: &Settings, secrets: &Secrets) -> Result<AmazonS3Builder> {
+    let mut builder = AmazonS3Builder::from_env();
+    let named = ["access_key_id", "secret_access_key", "session_token"].map(|name| secrets.text(name));
+    let from_profile = profile::wanted(settings.text("profile"), named[0].is_some())?;
+    if let Some(profile) = &from_profile {
+        if let (Some(id), Some(secret)) = (&profile.access_key_id, &profile.secret_access_key) {
+            builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+            if let Some(token) = &profile.session_token {
+                builder = builder.with_token(token);
+            }
+        }
+        if let Some(region) = &profile.region {
+            builder = builder.with_region(region);
+        }
+    }
+    if let [Some(id), secret, token] = named {
+        builder = builder.with_access_key_id(id).with_secret_access_key(secret.unwrap_or_default());
+        if let Some(token) = token {
+            builder = builder.with_token(token);
+        }
+    }
+    if let Some(region) = settings.text("region") {
+        builder = builder.with_region(region);
+    }
+    if let Some(endpoint) = settings.text("endpoint") {
+        builder = builder.with_endpoint(endpoint);
+    }
+    if settings.flag("virtual_hosted_style") {
+        builder = builder.with_virtual_hosted_style_request(true);
+    }
+    if settings.flag("anonymous") {
+        builder = builder.with_skip_signature(true);
+    }
+    Ok(builder.with_client_options(client(settings)).with_retry(retry(settings)))
+}
+
+fn gcs(settings: &Settings, secrets: &Secrets) -> GoogleCloudStorageBuilder {
+    let mut builder = GoogleCloudStorageBuilder::from_env();
+    let options = [
+        (GoogleConfigKey::BaseUrl, settings.text("endpoint")),
+        (GoogleConfigKey::ServiceAccount, settings.text("service_account")),
+        (GoogleConfigKey::ServiceAccountKey, secrets.text("service_account_key")),
+        (GoogleConfigKey::BearerToken, secrets.text("bearer_token")),
+    ];
+    for (key, value) in options {
+        if let Some(value) = value {
+            builder = builder.with_config(key, value);
+        }
+    }
+    if settings.flag("anonymous") {
+        builder = builder.with_skip_signature(true);
+    }
+    builder.with_client_options(client(settings)).with_retry(retry(settings))
+}
+
+fn azure(settings: &Settings, secrets: &Secrets) -> MicrosoftAzureBuilder {
+    let mut builder = MicrosoftAzureBuilder::from_env();
+    let options = [
+        (AzureConfigKey::Endpoint, settings.text("endpoint")),
+        (AzureConfigKey::AccountName, settings.text("account")),
+        (AzureConfigKey::AccessKey, secrets.text("access_key")),
+        (AzureConfigKey::SasKey, secrets.text("sas")),
+        (AzureConfigKey::Token, secrets.text("bearer_token")),
+    ];
+    for (key, value) in options {
+        if let Some(value) = value {
+            builder = builder.with_config(key, value);
+        }
+    }
+    if settings.flag("emulator") {
+        builder = builder.with_use_emulator(true);
+    }
+    if settings.flag("anonymous") {
+        builder = builder.with_skip_signature(true);
+    }
+    builder.with_client_options(client(settings)).with_retry(retry(settings))
+}
+
+fn client(settings: &Settings) -> ClientOptions {
+    // Whoever gives such an endpoint means it.
+    let plain = settings.text("endpoint").is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let from_environment = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
+        .iter()
+        .any(|name| std::env::var(name).is_ok_and(|endpoint| endpoint.starts_with("http://")));
+    ClientOptions::new()
+        .with_timeout(settings.timeout())
+        .with_connect_timeout(CONNECT.min(settings.timeout()))
+        .with_allow_http(plain || from_environment || settings.flag("emulator"))
+}
+
+fn retry(settings: &Settings) -> RetryConfig {
+    let backoff = BackoffConfig {
+        init_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(5),
+        base: 2.0,
+    };
+    RetryConfig { backoff, max_retries: RETRIES, retry_timeout: settings.timeout() * 2 }
+}
+
+/// An error's text, with those of its causes, without the queries of URLs: some have a signature in them.
+pub(crate) fn printed(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        let more = e.to_string();
+        // Many repeat what caused them.
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = e.source();
+    }
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    without_queries(&text)
+}
+
+fn without_queries(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let end = rest[at..]
+            .find(|c: char| c.is_whitespace() || "\"'()<>,;".contains(c))
+            .map_or(rest.len(), |n| at + n);
+        let url = &rest[..end];
+        out.push_str(url.split_once('?').map_or(url, |(before, _)| before));
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// A URL for a message: without what may be credentials.
+fn without_secrets(text: &str) -> String {
+    let text = text.split_once('?').map_or(text, |(before, _)| before);
+    match (text.find("://"), text.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}://…{}", &text[..scheme], &text[at..]),
+        _ => text.to_owned(),
     }
 }
 
@@ -108,23 +321,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_folders_of_this_machine_are_known() {
+    fn urls_are_of_stores_that_are_known() {
         let folder = Address::parse("file:///backups/my%20app").unwrap();
-        assert_eq!((folder.kind(), folder.url()), ("file", "file:///backups/my%20app"));
-        assert_eq!(folder.kind, Kind::File("/backups/my app".into()));
-        let codes = [
+        assert_eq!((folder.kind(), folder.url()), (Kind::File, "file:///backups/my%20app"));
+        assert_eq!(folder.folder(), Some("/backups/my app".into()));
+        for (text, kind) in [
+            ("s3://bucket/a/b", Kind::S3),
+            ("gs://bucket", Kind::Gcs),
+            ("az://container/a", Kind::Azure),
+            ("abfss://container@account.dfs.core.windows.net/a", Kind::Azure),
+        ] {
+            assert_eq!(Address::parse(text).unwrap().kind(), kind, "{text}");
+        }
+        let wrong = [
             "",
             "backups",
             "file:///",
             "file://server/backups",
             "ftp://a/b",
-            "s3://bucket/a",
-            "file:///a?b=1",
+            "s3:///a",
+            "https://s3.example/a",
+            "s3://b/a?b=1",
         ];
-        for text in codes {
+        for text in wrong {
             let refused = Address::parse(text).unwrap_err();
             assert_eq!(refused.code(), Code::Argument, "{text}");
-            assert!(refused.to_string().contains(&format!("{text:?}")), "{refused}");
         }
+    }
+
+    #[test]
+    fn what_may_be_secret_is_not_told() {
+        for text in ["s3://key:hidden@bucket/a", "s3://bucket/a?sig=hidden", "x://key:hidden@b"] {
+            let refused = Address::parse(text).unwrap_err().to_string();
+            assert!(!refused.contains("hidden"), "{refused}");
+        }
+        let error = "no answer from https://a/b?sig=hidden&x=1 (twice: http://c?hidden), why?";
+        assert_eq!(without_queries(error), "no answer from https://a/b (twice: http://c), why?");
     }
 }

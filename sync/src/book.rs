@@ -1,11 +1,12 @@
 //! What a store keeps about its remotes.
 
 use serde::{Deserialize, Serialize};
-use tideline_journal::{Code, Error, Lsn, RemotesTurn, Result, Store};
+use tideline_journal::{Code, Error, Lsn, Result, Store};
 
 use crate::chain::Link;
 use crate::hex;
 use crate::manifest::Hash;
+use crate::settings::Settings;
 
 /// A place where this store and a remote have the same history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,9 @@ impl Position {
 pub(crate) struct Remote {
     pub name: String,
     pub url: String,
+    /// What else was said of it, but for secrets.
+    #[serde(default)]
+    pub settings: Settings,
     /// Nobody else pushes there, so the object store needn't tell writers apart.
     #[serde(default)]
     pub single_writer: bool,
@@ -71,6 +75,7 @@ impl Remote {
         Remote {
             name: name.to_owned(),
             url: url.to_owned(),
+            settings: Settings::default(),
             single_writer: false,
             probed: false,
             position: None,
@@ -90,20 +95,29 @@ pub(crate) struct Book {
 impl Book {
     /// As the store has it.
     pub fn load(store: &Store) -> Result<Book> {
-        let Some(bytes) = store.remotes_kept()? else { return Ok(Book::default()) };
+        Book::read(store.remotes_kept()?)
+    }
+
+    /// Changes it, durably.
+    pub fn change<T>(store: &Store, change: impl FnOnce(&mut Book) -> Result<T>) -> Result<T> {
+        store.change_remotes(|kept| {
+            let mut book = Book::read(kept)?;
+            let made = change(&mut book)?;
+            let bytes = serde_json::to_vec(&book).map_err(|e| {
+                let text = format!("the list of remotes can't be written: {e}; report this as a bug");
+                Error::new(Code::Io, text)
+            })?;
+            Ok((bytes, made))
+        })
+    }
+
+    fn read(kept: Option<Vec<u8>>) -> Result<Book> {
+        let Some(bytes) = kept else { return Ok(Book::default()) };
         serde_json::from_slice(&bytes).map_err(|e| {
             let text =
                 format!("the list of remotes can't be read ({e}); use a newer version, or add them anew");
             Error::new(Code::Format, text)
         })
-    }
-
-    /// Keeps it with the store, durably.
-    pub fn keep(&self, turn: &RemotesTurn<'_>) -> Result<()> {
-        let bytes = serde_json::to_vec(self).map_err(|e| {
-            Error::new(Code::Io, format!("the list of remotes can't be written: {e}; report this as a bug"))
-        })?;
-        turn.keep(&bytes)
     }
 
     /// The remote `name`.

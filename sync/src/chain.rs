@@ -31,14 +31,14 @@ pub(crate) enum Appended {
 }
 
 /// The manifest `number`, if there is one yet.
-pub(crate) fn read(objects: &Objects, number: u64) -> Result<Option<Link>> {
+pub(crate) fn read(objects: &Objects<'_>, number: u64) -> Result<Option<Link>> {
     let Some(bytes) = objects.get(&name(number), MANIFEST_LIMIT)? else { return Ok(None) };
     let manifest = Manifest::decode(&bytes, number)?;
     Ok(Some(Link { manifest, hash: hash(&bytes) }))
 }
 
 /// The newest manifest; `None` where nothing was pushed. Numbers have no gaps, so that few requests find it.
-pub(crate) fn head(objects: &Objects) -> Result<Option<Link>> {
+pub(crate) fn head(objects: &Objects<'_>) -> Result<Option<Link>> {
     let hint = objects.get(HINT, 64)?;
     let hint = hint.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.trim().parse().ok());
     let hint = hint.filter(|&number: &u64| number <= LAST).unwrap_or(0);
@@ -67,7 +67,7 @@ pub(crate) fn head(objects: &Objects) -> Result<Option<Link>> {
 ///
 /// # Errors
 /// `Missing`; `Damaged` if it isn't the one that `link` goes on from.
-pub(crate) fn before(objects: &Objects, link: &Link) -> Result<Option<Link>> {
+pub(crate) fn before(objects: &Objects<'_>, link: &Link) -> Result<Option<Link>> {
     let number = link.manifest.number - 1;
     if number == 0 {
         return Ok(None);
@@ -87,7 +87,7 @@ pub(crate) fn before(objects: &Objects, link: &Link) -> Result<Option<Link>> {
 }
 
 /// What is said of a manifest that doesn't go on from the one before it.
-pub(crate) fn broken(objects: &Objects, number: u64) -> Error {
+pub(crate) fn broken(objects: &Objects<'_>, number: u64) -> Error {
     Error::new(
         Code::Damaged,
         format!(
@@ -99,7 +99,7 @@ pub(crate) fn broken(objects: &Objects, number: u64) -> Error {
 }
 
 /// What somebody who has nothing needs to get to `head`, in order.
-pub(crate) fn parts(objects: &Objects, head: &Link) -> Result<Vec<Part>> {
+pub(crate) fn parts(objects: &Objects<'_>, head: &Link) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     let mut link = head.clone();
     loop {
@@ -128,11 +128,14 @@ pub(crate) fn parts(objects: &Objects, head: &Link) -> Result<Vec<Part>> {
 ///
 /// # Errors
 /// `Offline` if that doesn't get clear; it may be there then.
-pub(crate) fn append(objects: &Objects, manifest: &Manifest) -> Result<Appended> {
+pub(crate) fn append(objects: &Objects<'_>, manifest: &Manifest) -> Result<Appended> {
     let bytes: Bytes = manifest.encode()?;
+    let mut reason = String::new();
     for _ in 0..TRIES {
-        if objects.create(&name(manifest.number), bytes.clone())? == Created::New {
-            return Ok(Appended::Ours(hash(&bytes)));
+        match objects.create(&name(manifest.number), bytes.clone())? {
+            Created::New => return Ok(Appended::Ours(hash(&bytes))),
+            Created::Taken => {}
+            Created::Unclear(why) => reason = why,
         }
         // Whatever the answer was: what is there decides.
         if let Some(found) = read(objects, manifest.number)? {
@@ -142,12 +145,15 @@ pub(crate) fn append(objects: &Objects, manifest: &Manifest) -> Result<Appended>
             });
         }
     }
-    let text = format!("{} gives no clear answer to a push; try again when it can be reached", objects.url());
+    let text = format!(
+        "{} gives no clear answer to a push ({reason}); try again when it can be reached",
+        objects.url()
+    );
     Err(Error::new(Code::Offline, text))
 }
 
 /// Moves the hint if it is time. That it fails costs a newcomer some requests, and nothing else.
-pub(crate) fn hint(objects: &Objects, number: u64) {
+pub(crate) fn hint(objects: &Objects<'_>, number: u64) {
     if number.is_multiple_of(HINT_EVERY) {
         drop(objects.put(HINT, Bytes::from(number.to_string())));
     }

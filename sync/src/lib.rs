@@ -11,15 +11,20 @@
 mod address;
 mod book;
 mod chain;
+mod desk;
 mod hex;
+mod keeper;
 mod manifest;
 mod objects;
 mod probe;
+mod profile;
 mod pull;
 mod push;
 mod remotes;
 mod segment;
+mod settings;
+mod wire;
 
-pub use address::Address;
-pub use objects::Objects;
-pub use remotes::{Listed, ORIGIN, Remotes, clone_into};
+pub use address::{Address, Kind};
+pub use remotes::{Cloning, Listed, ORIGIN, Options, Remotes, Task};
+pub use settings::time;

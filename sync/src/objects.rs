@@ -1,66 +1,60 @@
-//! Requests to an object store, one after another, in the thread that asks.
+//! Requests to an object store, one after another.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tideline_journal::{Code, Error, Result, Traffic};
-use tokio::runtime::{Builder, Runtime};
 
-use crate::address::Address;
+use crate::address::printed;
+use crate::wire::Wire;
 
 /// Whether an object that was to be created is new.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Created {
     /// It is, as it was given.
     New,
     /// There was one before, or another was faster. What is there isn't known.
     Taken,
-    /// No answer came: it may be there, or come to be there.
-    Unclear,
+    /// No answer came, for this reason: it may be there, or come to be there.
+    Unclear(String),
 }
 
 /// More than a probe has, in bytes.
 const PROBE_LIMIT: u64 = 1 << 10;
 
-/// The objects of one remote.
-pub struct Objects {
-    store: Arc<dyn ObjectStore>,
-    url: String,
-    runtime: Runtime,
+/// A way to an object store.
+pub(crate) struct Reach {
+    pub store: Arc<dyn ObjectStore>,
+    /// What messages call it.
+    pub url: String,
+    pub wire: Arc<Wire>,
+}
+
+/// The objects of one remote, for one task.
+pub(crate) struct Objects<'a> {
+    reach: Arc<Reach>,
+    stop: &'a dyn Fn() -> bool,
     traffic: Cell<Traffic>,
 }
 
-impl Objects {
-    /// Those of `store`, which messages call by `url`.
-    ///
-    /// # Errors
-    /// `Io` without the means to wait for answers.
-    pub fn new(store: Arc<dyn ObjectStore>, url: &str) -> Result<Objects> {
-        let runtime = Builder::new_current_thread().build().map_err(|e| {
-            Error::new(Code::Io, format!("no runtime for requests: {e}; look at the system's limits"))
-        })?;
-        Ok(Objects { store, url: url.to_owned(), runtime, traffic: Cell::default() })
-    }
-
-    /// Those at an address.
-    ///
-    /// # Errors
-    /// `Offline` if it isn't there; as [`Objects::new`].
-    pub fn at(address: &Address) -> Result<Objects> {
-        Objects::new(address.open()?, address.url())
+impl<'a> Objects<'a> {
+    /// Those reached by `reach`, until `stop` says so.
+    pub fn new(reach: Arc<Reach>, stop: &'a dyn Fn() -> bool) -> Objects<'a> {
+        Objects { reach, stop, traffic: Cell::default() }
     }
 
     /// What messages call the remote.
-    pub(crate) fn url(&self) -> &str {
-        &self.url
+    pub fn url(&self) -> &str {
+        &self.reach.url
     }
 
-    /// What was asked so far.
-    pub(crate) fn traffic(&self) -> Traffic {
-        self.traffic.get()
+    /// What was asked since this was last asked.
+    pub fn take_traffic(&self) -> Traffic {
+        self.traffic.take()
     }
 
     fn count(&self, bytes: usize) {
@@ -72,29 +66,42 @@ impl Objects {
         use object_store::Error as E;
         let (code, remedy) = match error {
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
-                (Code::Denied, "see to its permissions, then try again")
+                (Code::Denied, "see to its permissions and credentials, then try again")
             }
-            E::NotFound { .. } => (Code::Missing, "put it back, or clone from another remote"),
+            E::NotFound { .. } => (Code::Missing, "make the bucket or folder, or give another URL"),
             _ => (Code::Offline, "try again when the remote can be reached"),
         };
-        Error::new(code, format!("{what} {name} of {}: {error}; {remedy}", self.url))
+        Error::new(code, format!("{what} {name} of {}: {}; {remedy}", self.url(), printed(error)))
+    }
+
+    /// What a request comes to.
+    fn ask<T: Send + 'static>(
+        &self,
+        what: &str,
+        name: &str,
+        request: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T> {
+        self.reach.wire.wait(self.stop, request).ok_or_else(|| {
+            let text = format!("{what} {name} of {} was interrupted; try again", self.url());
+            Error::new(Code::Interrupted, text)
+        })
     }
 
     /// The object `name`, of up to `most` bytes; `None` if there is none.
-    pub(crate) fn get(&self, name: &str, most: u64) -> Result<Option<Bytes>> {
-        let path = Path::from(name);
-        let got = self.runtime.block_on(async {
-            let found = self.store.get(&path).await?;
+    pub fn get(&self, name: &str, most: u64) -> Result<Option<Bytes>> {
+        let (store, path) = (Arc::clone(&self.reach.store), Path::from(name));
+        let got = self.ask("reading", name, async move {
+            let found = store.get(&path).await?;
             let size = found.meta.size;
             Ok(if size > most { Err(size) } else { Ok(found.bytes().await?) })
-        });
+        })?;
         self.count(if let Ok(Ok(bytes)) = &got { bytes.len() } else { 0 });
         match got {
             Ok(Ok(bytes)) => Ok(Some(bytes)),
             Ok(Err(size)) => {
                 let text = format!(
                     "{name} of {} has {size} bytes, and not at most {most}; put it back as it was, or clone from another remote",
-                    self.url
+                    self.url()
                 );
                 Err(Error::new(Code::Damaged, text))
             }
@@ -104,67 +111,64 @@ impl Objects {
     }
 
     /// Puts `bytes` where nothing else ever is: under their own hash, or where nobody relies on them.
-    pub(crate) fn put(&self, name: &str, bytes: Bytes) -> Result<()> {
+    pub fn put(&self, name: &str, bytes: Bytes) -> Result<()> {
         self.count(bytes.len());
-        let path = Path::from(name);
-        let put = self.runtime.block_on(self.store.put(&path, PutPayload::from_bytes(bytes)));
-        put.map(drop).map_err(|e| self.failed("writing", name, &e))
+        let (store, path) = (Arc::clone(&self.reach.store), Path::from(name));
+        let put = async move { store.put(&path, PutPayload::from_bytes(bytes)).await.map(drop) };
+        self.ask("writing", name, put)?.map_err(|e| self.failed("writing", name, &e))
     }
 
     /// Puts `bytes` there unless something is there already.
-    pub(crate) fn create(&self, name: &str, bytes: Bytes) -> Result<Created> {
+    pub fn create(&self, name: &str, bytes: Bytes) -> Result<Created> {
         self.count(bytes.len());
-        let path = Path::from(name);
-        let options = PutOptions::from(PutMode::Create);
-        let put = self.runtime.block_on(self.store.put_opts(&path, PutPayload::from_bytes(bytes), options));
-        match put {
-            Ok(_) => Ok(Created::New),
+        let put = create(Arc::clone(&self.reach.store), Path::from(name), bytes);
+        match self.ask("creating", name, put)? {
+            Ok(()) => Ok(Created::New),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                 Ok(Created::Taken)
             }
             Err(
-                e @ (object_store::Error::PermissionDenied { .. }
+                e @ (object_store::Error::NotFound { .. }
+                | object_store::Error::PermissionDenied { .. }
                 | object_store::Error::Unauthenticated { .. }
                 | object_store::Error::NotImplemented { .. }
                 | object_store::Error::NotSupported { .. }),
             ) => Err(self.failed("creating", name, &e)),
-            Err(_) => Ok(Created::Unclear),
+            Err(e) => Ok(Created::Unclear(printed(&e))),
         }
     }
 
     /// Removes the object, if it is there.
-    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+    pub fn remove(&self, name: &str) -> Result<()> {
         self.count(0);
-        let path = Path::from(name);
-        match self.runtime.block_on(self.store.delete(&path)) {
+        let (store, path) = (Arc::clone(&self.reach.store), Path::from(name));
+        match self.ask("removing", name, async move { store.delete(&path).await })? {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(self.failed("removing", name, &e)),
         }
     }
 
     /// Creates the same object in so many ways at once; how many say that theirs is new, and what is there then.
-    pub(crate) fn race(&self, name: &str, contents: &[Bytes]) -> Result<(Vec<usize>, Option<Bytes>)> {
-        let path = Path::from(name);
-        let won = self.runtime.block_on(async {
-            let tasks: Vec<_> = contents
-                .iter()
-                .map(|content| {
-                    let (store, path, content) = (Arc::clone(&self.store), path.clone(), content.clone());
-                    self.runtime.spawn(async move {
-                        let options = PutOptions::from(PutMode::Create);
-                        store.put_opts(&path, PutPayload::from_bytes(content), options).await.is_ok()
-                    })
-                })
-                .collect();
+    pub fn race(&self, name: &str, contents: &[Bytes]) -> Result<(Vec<usize>, Option<Bytes>)> {
+        let (store, path) = (Arc::clone(&self.reach.store), Path::from(name));
+        let all = contents.to_vec();
+        let won = self.ask("creating", name, async move {
+            let begin = |content| tokio::spawn(create(Arc::clone(&store), path.clone(), content));
+            let tasks: Vec<_> = all.into_iter().map(begin).collect();
             let mut won = Vec::new();
             for (n, task) in tasks.into_iter().enumerate() {
-                if task.await.unwrap_or(false) {
+                if task.await.is_ok_and(|created| created.is_ok()) {
                     won.push(n);
                 }
             }
             won
-        });
+        })?;
         contents.iter().for_each(|content| self.count(content.len()));
         Ok((won, self.get(name, PROBE_LIMIT)?))
     }
+}
+
+async fn create(store: Arc<dyn ObjectStore>, path: Path, bytes: Bytes) -> object_store::Result<()> {
+    let options = PutOptions::from(PutMode::Create);
+    store.put_opts(&path, PutPayload::from_bytes(bytes), options).await.map(drop)
 }

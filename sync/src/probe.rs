@@ -13,17 +13,21 @@ const RACERS: u8 = 8;
 ///
 /// # Errors
 /// `Denied` of a store that overwrites what it was asked to create; `Offline`.
-pub(crate) fn probe(objects: &Objects) -> Result<()> {
+pub(crate) fn probe(objects: &Objects<'_>) -> Result<()> {
     let id = random_id()?;
     let names = [1, 2].map(|n| format!("probe/{}-{n}", hex::print(&id)));
     let probed = probe_with(objects, &names);
     for name in &names {
-        objects.remove(name)?;
+        match objects.remove(name) {
+            Err(e) if e.code() == Code::Interrupted => return Err(e),
+            // Where nothing may be removed, they stay, and harm nobody.
+            _ => {}
+        }
     }
     probed
 }
 
-fn probe_with(objects: &Objects, names: &[String; 2]) -> Result<()> {
+fn probe_with(objects: &Objects<'_>, names: &[String; 2]) -> Result<()> {
     let unsafe_store = |what: &str| {
         Error::new(
             Code::Denied,
@@ -33,8 +37,9 @@ fn probe_with(objects: &Objects, names: &[String; 2]) -> Result<()> {
             ),
         )
     };
-    let unclear = || {
-        let text = format!("{} didn't answer a probe; try again when it can be reached", objects.url());
+    let unclear = |why: &str| {
+        let text =
+            format!("{} didn't answer a probe ({why}); try again when it can be reached", objects.url());
         Error::new(Code::Offline, text)
     };
     let body = |n: u8| Bytes::from(vec![n; 64]);
@@ -42,12 +47,12 @@ fn probe_with(objects: &Objects, names: &[String; 2]) -> Result<()> {
     match objects.create(twice, body(1))? {
         Created::New => {}
         Created::Taken => return Err(unsafe_store("says that an object is there that isn't")),
-        Created::Unclear => return Err(unclear()),
+        Created::Unclear(why) => return Err(unclear(&why)),
     }
     match objects.create(twice, body(2))? {
         Created::Taken => {}
         Created::New => return Err(unsafe_store("overwrites an object that it was asked to create")),
-        Created::Unclear => return Err(unclear()),
+        Created::Unclear(why) => return Err(unclear(&why)),
     }
     if objects.get(twice, 64)? != Some(body(1)) {
         return Err(unsafe_store(
@@ -58,7 +63,7 @@ fn probe_with(objects: &Objects, names: &[String; 2]) -> Result<()> {
     let (won, left) = objects.race(raced, &contents)?;
     match won[..] {
         [winner] if left.as_ref() == Some(&contents[winner]) => Ok(()),
-        [] => Err(unclear()),
+        [] => Err(unclear("nobody created an object")),
         _ => Err(unsafe_store("lets several create one object at once")),
     }
 }

@@ -17,7 +17,7 @@ use crate::segment;
 /// `Diverged` if both sides have commits that the other hasn't: nothing is changed. `Offline`, `Missing`, `Damaged`.
 pub(crate) fn pull(
     store: &Arc<Store>,
-    objects: &Objects,
+    objects: &Objects<'_>,
     remote: &mut Remote,
     keep: &mut Keep<'_>,
 ) -> Result<Lsn> {
@@ -64,7 +64,7 @@ fn is_under_way(store: &Store, part: &Part, position: Lsn) -> Result<bool> {
 }
 
 /// Applies what one push brought, behind the commit `known`.
-fn apply(store: &Arc<Store>, objects: &Objects, part: &Part, known: Option<(Lsn, u64)>) -> Result<()> {
+fn apply(store: &Arc<Store>, objects: &Objects<'_>, part: &Part, known: Option<(Lsn, u64)>) -> Result<()> {
     for name in &part.segments {
         segment::receive(store, objects, name, known)?;
     }

@@ -21,7 +21,7 @@ pub(crate) fn has(store: &Store, part: &Part) -> Result<bool> {
 }
 
 /// What is said where both sides have commits that the other hasn't.
-pub(crate) fn diverged(objects: &Objects, part: &Part, position: Lsn, head: Lsn) -> Error {
+pub(crate) fn diverged(objects: &Objects<'_>, part: &Part, position: Lsn, head: Lsn) -> Error {
     Error::new(
         Code::Diverged,
         format!(
@@ -35,7 +35,7 @@ pub(crate) fn diverged(objects: &Objects, part: &Part, position: Lsn, head: Lsn)
 }
 
 /// What is said where the other side alone has commits that this one hasn't.
-fn overtaken(objects: &Objects, part: &Part) -> Error {
+fn overtaken(objects: &Objects<'_>, part: &Part) -> Error {
     let Part { first, last, .. } = part;
     let text =
         format!("{} has LSN {first} to {last} from somebody else; get them with tide_pull()", objects.url());
@@ -43,7 +43,7 @@ fn overtaken(objects: &Objects, part: &Part) -> Error {
 }
 
 /// What is said where another database is.
-pub(crate) fn foreign(objects: &Objects) -> Error {
+pub(crate) fn foreign(objects: &Objects<'_>) -> Error {
     let text = format!(
         "{} holds another database; give a place of its own to this one, or clone that one",
         objects.url()
@@ -69,7 +69,7 @@ pub(crate) fn holding(store: &Store, remote: &Remote) -> Result<Option<Position>
 ///
 /// # Errors
 /// `Foreign` where another database is there; `Diverged`.
-pub(crate) fn locate(store: &Store, objects: &Objects) -> Result<Option<Link>> {
+pub(crate) fn locate(store: &Store, objects: &Objects<'_>) -> Result<Option<Link>> {
     let Some(mut link) = chain::head(objects)? else { return Ok(None) };
     let head = link.manifest.part.clone();
     if link.manifest.lineage != store.lineage() {
@@ -89,7 +89,7 @@ pub(crate) fn locate(store: &Store, objects: &Objects) -> Result<Option<Link>> {
 /// Takes note of a manifest that this store created before it died.
 pub(crate) fn settle(
     store: &Store,
-    objects: &Objects,
+    objects: &Objects<'_>,
     remote: &mut Remote,
     keep: &mut Keep<'_>,
 ) -> Result<()> {
@@ -123,7 +123,7 @@ pub(crate) type Keep<'a> = dyn FnMut(&Remote) -> Result<()> + 'a;
 /// `Diverged` if somebody else was faster, `Foreign`, `Offline`, `Denied`.
 pub(crate) fn push(
     store: &Arc<Store>,
-    objects: &Objects,
+    objects: &Objects<'_>,
     remote: &mut Remote,
     how: How,
     keep: &mut Keep<'_>,
@@ -192,7 +192,7 @@ pub(crate) fn push(
 
 /// The manifest that comes behind a position, which is that of the manifest `standing`.
 fn next(
-    objects: &Objects,
+    objects: &Objects<'_>,
     standing: Option<&Link>,
     position: &Position,
     sent: Sent,

@@ -2,17 +2,22 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use object_store::ObjectStore;
 use tideline_journal::disk::{Disk, How};
 use tideline_journal::{
-    Clock, Code, Error, Lsn, Options, RemotesTurn, Result, Store, SystemClock, Traffic, side_folder,
+    Clock, Code, Error, Lsn, Options as StoreOptions, Result, Store, SystemClock, Traffic, side_folder,
 };
 
 use crate::address::Address;
 use crate::book::{Book, Remote};
+use crate::desk::Desk;
+use crate::keeper::Keeper;
 use crate::objects::Objects;
 use crate::probe::probe;
 use crate::segment::PIECE_BYTES;
+use crate::settings::{Given, Secrets};
 use crate::{pull, push};
 
 /// The remote that is meant where none is named.
@@ -37,35 +42,50 @@ pub struct Listed {
     pub last_success: Option<u64>,
     /// Why it didn't, since then.
     pub last_error: Option<String>,
+    /// When this process tries something with it by itself, in milliseconds since 1970.
+    pub next_try: Option<u64>,
     /// What this process has asked of it.
     pub traffic: Traffic,
 }
 
-/// How an object store is reached.
-type Open = dyn Fn(&Address) -> Result<Objects>;
+/// What is done with a remote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Pushing.
+    Push,
+    /// Pulling.
+    Pull,
+    /// Pulling, then pushing.
+    Sync,
+}
+
+/// Options of a remote, or of a task, by their names.
+pub type Options = serde_json::Map<String, serde_json::Value>;
 
 /// The remotes of one store.
 pub struct Remotes<'a> {
     store: &'a Arc<Store>,
-    open: Box<Open>,
+    desk: Arc<Desk>,
+    stop: &'a dyn Fn() -> bool,
     piece: u64,
 }
-
-/// What is done with a remote.
-type Work<'a> = dyn FnMut(&Objects, &mut Remote, &mut push::Keep<'_>) -> Result<Lsn> + 'a;
 
 impl<'a> Remotes<'a> {
     /// Those of `store`.
     pub fn of(store: &'a Arc<Store>) -> Remotes<'a> {
-        Remotes::through(store, Objects::at)
+        Remotes::at(store, store.companion(Desk::usual))
     }
 
     /// The same, with object stores reached in another way.
     pub fn through(
         store: &'a Arc<Store>,
-        open: impl Fn(&Address) -> Result<Objects> + 'static,
+        open: impl Fn(&Address) -> Result<Arc<dyn ObjectStore>> + Send + Sync + 'static,
     ) -> Remotes<'a> {
-        Remotes { store, open: Box::new(open), piece: PIECE_BYTES }
+        Remotes::at(store, Arc::new(Desk::new(move |address, _| open(address))))
+    }
+
+    pub(crate) fn at(store: &'a Arc<Store>, desk: Arc<Desk>) -> Remotes<'a> {
+        Remotes { store, desk, stop: &|| false, piece: PIECE_BYTES }
     }
 
     /// The same, pushing in pieces of about so many bytes.
@@ -73,16 +93,21 @@ impl<'a> Remotes<'a> {
         Remotes { piece: bytes, ..self }
     }
 
+    /// The same, until `stop` says so: what is under way is given up, and goes on the next time.
+    pub fn until(self, stop: &'a dyn Fn() -> bool) -> Remotes<'a> {
+        Remotes { stop, ..self }
+    }
+
     fn how(&self) -> push::How {
         push::How { now: SystemClock.now_ms(), piece: self.piece }
     }
 
-    /// Adds a remote, or gives it another URL. What it is asked for must be safe there, unless only this store is ever
-    /// pushed to it.
+    /// Adds a remote, or changes it. What it is asked for must be safe there, unless only this store is ever pushed to it.
+    /// Without `options` those that it has stay.
     ///
     /// # Errors
     /// `Argument`; `Denied` where the object store lets two writers both believe that they won; `Offline`; `Busy`.
-    pub fn add(&self, name: &str, url: &str, single_writer: bool) -> Result<()> {
+    pub fn add(&self, name: &str, url: &str, options: Option<&Options>) -> Result<()> {
         let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.is_empty() || name.len() > 64 || !name.chars().all(sound) {
             let text =
@@ -90,23 +115,35 @@ impl<'a> Remotes<'a> {
             return Err(Error::new(Code::Argument, text));
         }
         let address = Address::parse(url)?;
-        let turn = self.store.remotes_turn()?;
-        let mut book = Book::load(self.store)?;
-        address.prepare()?;
-        let objects = (self.open)(&address)?;
-        let probed = if single_writer { Ok(()) } else { probe(&objects) };
-        self.store.count_traffic(name, objects.traffic());
-        probed?;
-        let remote = Remote { single_writer, probed: !single_writer, ..Remote::new(name, url) };
-        match book.remotes.iter_mut().find(|known| known.name == name) {
-            Some(known) if known.url == url => {
-                known.single_writer = single_writer;
-                known.probed |= !single_writer;
-            }
-            Some(known) => *known = remote,
-            None => book.remotes.push(remote),
+        let given = options.map(|options| Given::read(options, address.kind())).transpose()?;
+        let _turn = self.store.remote_turn(name)?;
+        let book = Book::load(self.store)?;
+        let known = book.remotes.iter().find(|known| known.name == name && known.url == url);
+        let mut remote = known.cloned().unwrap_or_else(|| Remote::new(name, url));
+        let before = self.desk.told(name);
+        if let Some(Given { settings, secrets }) = given {
+            remote.single_writer = settings.flag("single_writer");
+            remote.settings = settings;
+            self.desk.tell(name, secrets);
+        } else if known.is_none() {
+            self.desk.tell(name, Secrets::default());
         }
-        book.keep(&turn)
+        let probed = address.prepare().and_then(|()| {
+            let objects = Objects::new(self.desk.reach(name, &address, &remote.settings)?, self.stop);
+            let probed = if remote.single_writer { Ok(()) } else { probe(&objects) };
+            self.store.count_traffic(name, objects.take_traffic());
+            probed
+        });
+        // A remote that was refused is what it was before.
+        probed.inspect_err(|_| self.desk.tell(name, before))?;
+        remote.probed |= !remote.single_writer;
+        Book::change(self.store, |book| {
+            match book.remotes.iter_mut().find(|known| known.name == name) {
+                Some(known) => *known = remote,
+                None => book.remotes.push(remote),
+            }
+            Ok(())
+        })
     }
 
     /// Forgets a remote. What is there stays there.
@@ -114,11 +151,16 @@ impl<'a> Remotes<'a> {
     /// # Errors
     /// `Argument` if there is none of that name; `Busy`.
     pub fn remove(&self, name: &str) -> Result<()> {
-        let turn = self.store.remotes_turn()?;
-        let mut book = Book::load(self.store)?;
-        book.find(name)?;
-        book.remotes.retain(|remote| remote.name != name);
-        book.keep(&turn)
+        // It would keep its turn for as long as its task takes.
+        self.desk.stop_keeping(name);
+        let _turn = self.store.remote_turn(name)?;
+        Book::change(self.store, |book| {
+            book.find(name)?;
+            book.remotes.retain(|remote| remote.name != name);
+            Ok(())
+        })?;
+        self.desk.forget(name);
+        Ok(())
     }
 
     /// All of them, in the order in which they were added.
@@ -131,12 +173,13 @@ impl<'a> Remotes<'a> {
         let listed = |remote: Remote| {
             let there = remote.position.filter(|p| p.lineage == lineage).map(|p| p.lsn());
             Listed {
-                kind: Address::parse(&remote.url).map_or("unknown", |address| address.kind()),
+                kind: Address::parse(&remote.url).map_or("unknown", |address| address.kind().word()),
                 head: there,
                 behind: there.map_or(0, |there| there.get().saturating_sub(head.get())),
                 ahead: head.get().saturating_sub(there.unwrap_or(Lsn::ZERO).get()),
                 last_success: remote.last_success,
                 last_error: remote.last_error,
+                next_try: self.desk.next_try(&remote.name),
                 traffic: traffic.get(&remote.name).copied().unwrap_or_default(),
                 name: remote.name,
                 url: remote.url,
@@ -149,11 +192,9 @@ impl<'a> Remotes<'a> {
     ///
     /// # Errors
     /// `Diverged` if somebody else pushed what this store hasn't: nothing is changed on either side. `Argument`,
-    /// `Foreign`, `Offline`, `Denied`, `Busy`.
+    /// `Foreign`, `Offline`, `Denied`, `Busy`, `Interrupted`.
     pub fn push(&self, name: &str) -> Result<Lsn> {
-        self.with(name, &mut |objects, remote, keep| {
-            push::push(self.store, objects, remote, self.how(), keep)
-        })
+        self.run(name, Task::Push)
     }
 
     /// Gets what a remote has; returns the LSN that this store has then. Readers go on.
@@ -162,7 +203,7 @@ impl<'a> Remotes<'a> {
     /// `Diverged` if both sides have commits that the other hasn't: nothing is changed on either side. As
     /// [`Remotes::push`]; `Missing`, `Damaged` where objects aren't what they should be.
     pub fn pull(&self, name: &str) -> Result<Lsn> {
-        self.with(name, &mut |objects, remote, keep| pull::pull(self.store, objects, remote, keep))
+        self.run(name, Task::Pull)
     }
 
     /// Pulls, then pushes; returns the LSN that both have then.
@@ -170,46 +211,158 @@ impl<'a> Remotes<'a> {
     /// # Errors
     /// As both.
     pub fn sync(&self, name: &str) -> Result<Lsn> {
-        self.with(name, &mut |objects, remote, keep| {
-            pull::pull(self.store, objects, remote, keep)?;
-            push::push(self.store, objects, remote, self.how(), keep)
-        })
+        self.run(name, Task::Sync)
+    }
+
+    /// Does `task` every so often, for as long as a connection of this process has the store open; `None` for not any
+    /// more. It is done once now, so that what can't work is told; that the remote is away is no reason not to begin.
+    ///
+    /// # Errors
+    /// As [`Remotes::push`] and [`Remotes::pull`].
+    pub fn keep_on(&self, name: &str, task: Task, every: Option<Duration>) -> Result<Lsn> {
+        let Some(every) = every else {
+            Book::load(self.store)?.find(name)?;
+            self.desk.stop_keeping(name);
+            return Ok(self.store.head());
+        };
+        self.desk.stop_keeping(name);
+        let done = self.run(name, task);
+        if done.as_ref().is_ok() || done.as_ref().is_err_and(|e| e.code() == Code::Offline) {
+            self.desk.keep(name, Keeper::begin(self.store, &self.desk, name, task, every)?);
+        }
+        match done {
+            Err(e) if e.code() == Code::Offline => Ok(self.store.head()),
+            done => done,
+        }
+    }
+
+    /// Does `task` if there may be something to do.
+    pub(crate) fn once_more(&self, name: &str, task: Task) -> Result<()> {
+        if task == Task::Push {
+            let mut book = Book::load(self.store)?;
+            let remote = book.find(name)?;
+            let position = remote.position.as_ref().filter(|p| p.lineage == self.store.lineage());
+            if remote.attempt.is_none() && position.is_some_and(|p| p.lsn() == self.store.head()) {
+                return Ok(());
+            }
+        }
+        self.run(name, task).map(drop)
     }
 
     /// Works with a remote, and keeps what became of it.
-    fn with(&self, name: &str, work: &mut Work<'_>) -> Result<Lsn> {
-        let turn: RemotesTurn<'_> = self.store.remotes_turn()?;
-        let mut book = Book::load(self.store)?;
-        let mut remote = book.find(name)?.clone();
+    fn run(&self, name: &str, task: Task) -> Result<Lsn> {
+        let _turn = self.store.remote_turn(name)?;
+        let mut remote = Book::load(self.store)?.find(name)?.clone();
         let address = Address::parse(&remote.url)?;
-        let done = (self.open)(&address).and_then(|objects| {
-            let mut keep = |remote: &Remote| {
+        let keep = |remote: &Remote| {
+            Book::change(self.store, |book| {
                 *book.find(name)? = remote.clone();
-                book.keep(&turn)
+                Ok(())
+            })
+        };
+        let done = self.desk.reach(name, &address, &remote.settings).and_then(|reach| {
+            let objects = Objects::new(reach, self.stop);
+            let mut keep = |remote: &Remote| {
+                self.store.count_traffic(name, objects.take_traffic());
+                keep(remote)
             };
-            let done = work(&objects, &mut remote, &mut keep);
-            self.store.count_traffic(name, objects.traffic());
+            let mut done = Ok(Lsn::ZERO);
+            if task != Task::Push {
+                done = pull::pull(self.store, &objects, &mut remote, &mut keep);
+            }
+            if task != Task::Pull && done.is_ok() {
+                done = push::push(self.store, &objects, &mut remote, self.how(), &mut keep);
+            }
+            self.store.count_traffic(name, objects.take_traffic());
             done
         });
         match &done {
             Ok(_) => (remote.last_success, remote.last_error) = (Some(SystemClock.now_ms()), None),
-            Err(e) if e.code() == Code::Busy => {}
+            Err(e) if matches!(e.code(), Code::Busy | Code::Interrupted) => {}
             Err(e) => remote.last_error = Some(e.to_string()),
         }
-        *book.find(name)? = remote;
-        let kept = book.keep(&turn);
+        let kept = keep(&remote);
         done.and_then(|lsn| kept.map(|()| lsn))
     }
 }
 
-/// Makes a new database at the absolute `path` from what is at `url`, which becomes its remote `origin`; returns its LSN.
-///
-/// # Errors
-/// `Argument` if something is at `path`; `Missing` if nothing was pushed to `url`; as [`Remotes::pull`]. Nothing is left
-/// at `path` then.
-pub fn clone_into(disk: Arc<dyn Disk>, url: &str, path: &Path, options: Options, open: &Open) -> Result<Lsn> {
-    let address = Address::parse(url)?;
-    let objects = open(&address)?;
+/// Where a database is cloned from, and how.
+pub struct Cloning<'a> {
+    /// The URL of a remote.
+    pub url: &'a str,
+    /// Options of the remote.
+    pub remote: Options,
+    /// How the store is opened.
+    pub options: StoreOptions,
+    /// It is given up when this says so.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+impl Cloning<'_> {
+    /// Makes a new database at the absolute `path`; what it was cloned from becomes its remote `origin`. Returns its LSN.
+    ///
+    /// # Errors
+    /// `Argument` if something is at `path`; `Missing` if nothing was pushed to the URL; as [`Remotes::pull`]. Nothing is
+    /// left at `path` then.
+    pub fn make(&self, disk: Arc<dyn Disk>, path: &Path) -> Result<Lsn> {
+        self.make_through(&Desk::usual(), disk, path)
+    }
+
+    /// The same, with object stores reached in another way.
+    ///
+    /// # Errors
+    /// As [`Cloning::make`].
+    pub fn through(
+        &self,
+        open: impl Fn(&Address) -> Result<Arc<dyn ObjectStore>> + Send + Sync + 'static,
+        disk: Arc<dyn Disk>,
+        path: &Path,
+    ) -> Result<Lsn> {
+        self.make_through(&Desk::new(move |address, _| open(address)), disk, path)
+    }
+
+    fn make_through(&self, desk: &Desk, disk: Arc<dyn Disk>, path: &Path) -> Result<Lsn> {
+        let address = Address::parse(self.url)?;
+        let Given { settings, secrets } = Given::read(&self.remote, address.kind())?;
+        desk.tell(ORIGIN, secrets);
+        let objects = Objects::new(desk.reach(ORIGIN, &address, &settings)?, self.stop);
+        nothing_at(&*disk, path)?;
+        // Of two who make it at once, one does.
+        disk.open(path, How::CreateNew).map_err(|e| {
+            let code = if e.kind() == std::io::ErrorKind::AlreadyExists { Code::Argument } else { Code::Io };
+            Error::new(code, format!("{} can't be made: {e}; give another path", path.display()))
+        })?;
+        let opened = Store::open(Arc::clone(&disk), path, self.options.clone());
+        let store = opened.inspect_err(|_| drop(disk.remove(path)))?;
+        let single_writer = settings.flag("single_writer");
+        let now = SystemClock.now_ms();
+        let mut remote =
+            Remote { settings, single_writer, last_success: Some(now), ..Remote::new(ORIGIN, self.url) };
+        let cloned = (|| {
+            let lsn = pull::pull(&store, &objects, &mut remote, &mut |_| Ok(()))?;
+            if lsn == Lsn::ZERO {
+                let text = format!("{} holds no database yet; push one there first", self.url);
+                return Err(Error::new(Code::Missing, text));
+            }
+            Book::change(&store, |book| {
+                book.remotes = vec![remote];
+                Ok(())
+            })?;
+            Ok(lsn)
+        })();
+        match cloned {
+            Ok(lsn) => store.close().map(|()| lsn),
+            Err(e) => {
+                // What stays is refused next time, with its name.
+                give_up(&*disk, &store, path).ok();
+                Err(e)
+            }
+        }
+    }
+}
+
+/// Refuses a path where there is something.
+fn nothing_at(disk: &dyn Disk, path: &Path) -> Result<()> {
     let side = side_folder(path);
     for there in [path, &side] {
         let exists = disk.exists(there).map_err(|e| {
@@ -220,31 +373,7 @@ pub fn clone_into(disk: Arc<dyn Disk>, url: &str, path: &Path, options: Options,
             return Err(Error::new(Code::Argument, text));
         }
     }
-    // Of two who make it at once, one does.
-    disk.open(path, How::CreateNew).map_err(|e| {
-        let code = if e.kind() == std::io::ErrorKind::AlreadyExists { Code::Argument } else { Code::Io };
-        Error::new(code, format!("{} can't be made: {e}; give another path", path.display()))
-    })?;
-    let store = Store::open(Arc::clone(&disk), path, options).inspect_err(|_| drop(disk.remove(path)))?;
-    let cloned = (|| {
-        let turn = store.remotes_turn()?;
-        let mut remote = Remote { last_success: Some(SystemClock.now_ms()), ..Remote::new(ORIGIN, url) };
-        let lsn = pull::pull(&store, &objects, &mut remote, &mut |_| Ok(()))?;
-        if lsn == Lsn::ZERO {
-            let text = format!("{url} holds no database yet; push one there first");
-            return Err(Error::new(Code::Missing, text));
-        }
-        Book { remotes: vec![remote] }.keep(&turn)?;
-        Ok(lsn)
-    })();
-    match cloned {
-        Ok(lsn) => store.close().map(|()| lsn),
-        Err(e) => {
-            // What stays is refused next time, with its name.
-            give_up(&*disk, &store, path).ok();
-            Err(e)
-        }
-    }
+    Ok(())
 }
 
 /// Removes a database that couldn't be made, unless somebody else has opened it meanwhile.

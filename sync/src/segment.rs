@@ -56,7 +56,7 @@ impl Packing {
     }
 
     /// Puts it into the store.
-    fn send(self, objects: &Objects) -> Result<SegmentName> {
+    fn send(self, objects: &Objects<'_>) -> Result<SegmentName> {
         let segment = SegmentName { hash: hash(&self.bytes), bytes: self.bytes.len() as u64 };
         objects.put(&name(&segment), Bytes::from(self.bytes))?;
         Ok(segment)
@@ -65,7 +65,12 @@ impl Packing {
 
 /// Puts everything behind `after` into the store, in pieces of about `piece` bytes; `None` if there is nothing. Where
 /// history isn't there any more, or `after` lies inside of what was merged, it is the whole database.
-pub(crate) fn send(store: &Arc<Store>, objects: &Objects, after: Lsn, piece: u64) -> Result<Option<Sent>> {
+pub(crate) fn send(
+    store: &Arc<Store>,
+    objects: &Objects<'_>,
+    after: Lsn,
+    piece: u64,
+) -> Result<Option<Sent>> {
     match send_behind(store, objects, after, piece) {
         // Also in the middle of it: a push holds nothing up, and so no history.
         Err(e) if after > Lsn::ZERO && matches!(e.code(), Code::Trimmed | Code::Argument) => {
@@ -75,7 +80,7 @@ pub(crate) fn send(store: &Arc<Store>, objects: &Objects, after: Lsn, piece: u64
     }
 }
 
-fn send_behind(store: &Arc<Store>, objects: &Objects, after: Lsn, piece: u64) -> Result<Option<Sent>> {
+fn send_behind(store: &Arc<Store>, objects: &Objects<'_>, after: Lsn, piece: u64) -> Result<Option<Sent>> {
     let batches = store.batches(after, Some(piece))?;
     let mut sent: Option<Sent> = None;
     let mut packing = Packing::new();
@@ -102,7 +107,7 @@ fn send_behind(store: &Arc<Store>, objects: &Objects, after: Lsn, piece: u64) ->
 /// `Missing`, `Damaged`, `Format`; those of [`Store::receive`].
 pub(crate) fn receive(
     store: &Arc<Store>,
-    objects: &Objects,
+    objects: &Objects<'_>,
     segment: &SegmentName,
     known: Option<(Lsn, u64)>,
 ) -> Result<()> {

@@ -10,7 +10,8 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tideline_journal::disk::{Disk, SimDisk};
-use tideline_journal::{Code, Lsn, Retention, Store};
+use tideline_journal::{Code, Lsn, Retention, Session, Store};
+use tideline_sync::{Options, Task};
 
 /// A store with some commits.
 fn filled(disk: &Arc<SimDisk>, commits: usize) -> Arc<Store> {
@@ -25,9 +26,14 @@ fn filled(disk: &Arc<SimDisk>, commits: usize) -> Arc<Store> {
 /// A store whose commits are at its remote `origin`.
 fn pushed(disk: &Arc<SimDisk>, fickle: &Arc<Fickle>, commits: usize) -> Arc<Store> {
     let store = filled(disk, commits);
-    remotes(&store, fickle).add("origin", URL, false).unwrap();
+    remotes(&store, fickle).add("origin", URL, None).unwrap();
     assert_eq!(remotes(&store, fickle).push("origin").unwrap(), Lsn::new(commits as u64));
     store
+}
+
+/// Options of a remote that nobody else pushes to.
+fn alone() -> Options {
+    Options::from_iter([("single_writer".to_owned(), true.into())])
 }
 
 /// A clone of what is there.
@@ -131,7 +137,7 @@ fn what_is_not_there_any_more_is_pushed_as_a_whole() {
     let store = filled(&disk, 3);
     store.set_retention(Retention::None).unwrap();
     let there = remotes(&store, &fickle);
-    there.add("origin", URL, false).unwrap();
+    there.add("origin", URL, None).unwrap();
     there.push("origin").unwrap();
     let process = disk.process();
     clone(&process, &fickle, "/b.db").unwrap();
@@ -152,7 +158,7 @@ fn what_is_not_there_any_more_is_pushed_as_a_whole() {
 /// What somebody does with a remote; returns the newest LSN that was acknowledged as pushed.
 fn work(store: &Arc<Store>, fickle: &Arc<Fickle>, acknowledged: &mut Lsn) -> tideline_journal::Result<()> {
     let there = remotes(store, fickle);
-    there.add("origin", URL, false)?;
+    there.add("origin", URL, None)?;
     let mut rng = Rng(17);
     for _ in 0..3 {
         for _ in 0..2 {
@@ -171,7 +177,7 @@ fn goes_on(store: &Arc<Store>, memory: InMemory, acknowledged: Lsn, what: &str) 
         let (lsn, _) = cloned(&sound);
         assert!(lsn >= acknowledged, "{what}: LSN {lsn} of {acknowledged} acknowledged is there");
     }
-    there.add("origin", URL, false).unwrap_or_else(|e| panic!("{what}: {e}"));
+    there.add("origin", URL, None).unwrap_or_else(|e| panic!("{what}: {e}"));
     commit(store, &mut Rng(23)).unwrap_or_else(|e| panic!("{what}: {e}"));
     let pushed = there.push("origin").unwrap_or_else(|e| panic!("{what}: {e}"));
     assert_eq!(pushed, store.head(), "{what}");
@@ -236,7 +242,7 @@ fn the_power_may_go_at_any_step_of_a_clone_and_of_a_pull() {
     let source = filled(&SimDisk::new(), 6);
     // Several pieces to the first entry, and several entries to the second push.
     let there = remotes(&source, &fickle).in_pieces(700);
-    there.add("origin", URL, false).unwrap();
+    there.add("origin", URL, None).unwrap();
     there.push("origin").unwrap();
     let early = Fickle::over(fickle.memory.fork());
     let mut rng = Rng(31);
@@ -277,7 +283,7 @@ fn the_power_may_go_at_any_step_of_a_clone_and_of_a_pull() {
                         let store = open();
                         let back = remotes(&store, &fickle);
                         if back.list().unwrap_or_else(|e| panic!("{what}: {e}")).is_empty() {
-                            back.add("origin", URL, false).unwrap_or_else(|e| panic!("{what}: {e}"));
+                            back.add("origin", URL, None).unwrap_or_else(|e| panic!("{what}: {e}"));
                         }
                         // A pull that died between two entries goes on.
                         let there = back.list().unwrap()[0].head.unwrap_or_default();
@@ -300,7 +306,7 @@ fn an_object_that_was_damaged_or_lost_is_never_taken_for_what_it_was() {
     let fickle = Fickle::new();
     let source = filled(&SimDisk::new(), 4);
     let there = remotes(&source, &fickle);
-    there.add("origin", URL, false).unwrap();
+    there.add("origin", URL, None).unwrap();
     for lsn in 5..8 {
         there.push("origin").unwrap();
         commit(&source, &mut Rng(lsn)).unwrap();
@@ -352,12 +358,12 @@ fn an_object_store_that_lets_two_create_one_object_is_refused() {
         let fickle = Fickle::that(honesty);
         let store = filled(&SimDisk::new(), 2);
         let there = remotes(&store, &fickle);
-        let refused = there.add("origin", URL, false).unwrap_err();
+        let refused = there.add("origin", URL, None).unwrap_err();
         assert_eq!(refused.code(), Code::Denied, "{honesty:?}: {refused}");
         assert!(there.list().unwrap().is_empty());
         assert!(objects(&fickle).is_empty(), "{honesty:?}: what was tried is gone");
         // One writer needs nobody to tell it from others.
-        there.add("origin", URL, true).unwrap();
+        there.add("origin", URL, Some(&alone())).unwrap();
         there.push("origin").unwrap();
         assert_eq!(cloned(&fickle), read(&store).unwrap());
     }
@@ -369,7 +375,7 @@ fn of_eight_writers_each_acknowledged_push_is_in_the_chain() {
     const EACH: usize = 6;
     let fickle = Fickle::new();
     let source = filled(&SimDisk::new(), 2);
-    remotes(&source, &fickle).add("origin", URL, false).unwrap();
+    remotes(&source, &fickle).add("origin", URL, None).unwrap();
     remotes(&source, &fickle).push("origin").unwrap();
     let acknowledged: Vec<(Lsn, pages::Model)> = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS)
@@ -418,7 +424,7 @@ fn a_newcomer_asks_for_little_however_many_pushes_there_were() {
     let fickle = Fickle::new();
     let source = filled(&SimDisk::new(), 2);
     let there = remotes(&source, &fickle);
-    there.add("origin", URL, false).unwrap();
+    there.add("origin", URL, None).unwrap();
     let mut rng = Rng(12);
     for pushed in 1..=200u64 {
         commit(&source, &mut rng).unwrap();
@@ -483,7 +489,7 @@ fn who_begins_first_decides_what_an_empty_place_holds() {
     let fickle = Fickle::new();
     let stores = [0, 1].map(|_| open(&SimDisk::new().process()).unwrap());
     for store in &stores {
-        remotes(store, &fickle).add("origin", URL, false).unwrap();
+        remotes(store, &fickle).add("origin", URL, None).unwrap();
         assert_eq!(remotes(store, &fickle).sync("origin").unwrap(), Lsn::ZERO);
     }
     let [first, second] = &stores;
@@ -492,7 +498,7 @@ fn who_begins_first_decides_what_an_empty_place_holds() {
     assert_eq!(remotes(second, &fickle).sync("origin").unwrap(), Lsn::new(1));
     assert_eq!(read(second).unwrap(), read(first).unwrap());
     let third = filled(&SimDisk::new(), 2);
-    remotes(&third, &fickle).add("origin", URL, false).unwrap();
+    remotes(&third, &fickle).add("origin", URL, None).unwrap();
     assert_eq!(remotes(&third, &fickle).push("origin").unwrap_err().code(), Code::Foreign);
     assert_eq!(remotes(&third, &fickle).pull("origin").unwrap_err().code(), Code::Foreign);
 }
@@ -524,4 +530,101 @@ fn a_position_outlives_a_remote_that_is_away() {
         assert_eq!(ask(&remotes(&store, &away), "origin").unwrap_err().code(), Code::Offline);
         assert_eq!(remotes(&store, &away).list().unwrap()[0].head, Some(Lsn::new(2)));
     }
+}
+
+/// Waits for what another thread does; a minute is for ever.
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..6000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("{what} didn't come");
+}
+
+const OFTEN: Option<std::time::Duration> = Some(std::time::Duration::from_millis(5));
+
+#[test]
+fn what_is_kept_on_with_goes_on_by_itself() {
+    let (disk, fickle) = (SimDisk::new(), Fickle::new());
+    let first = pushed(&disk, &fickle, 3);
+    let second = second(&disk, &fickle);
+    let (connection, other) =
+        (Session::new(Arc::clone(&first)).unwrap(), Session::new(Arc::clone(&second)).unwrap());
+    let (there, back) = (remotes(&first, &fickle), remotes(&second, &fickle));
+    there.keep_on("origin", Task::Push, OFTEN).unwrap();
+    back.keep_on("origin", Task::Pull, OFTEN).unwrap();
+    let mut rng = Rng(4);
+    for _ in 0..5 {
+        let lsn = commit(&first, &mut rng).unwrap();
+        wait_for("the commit", || second.head() == lsn);
+        assert_eq!(read(&second).unwrap(), read(&first).unwrap());
+    }
+    wait_for("the next try", || there.list().unwrap()[0].next_try.is_some());
+    // Nothing to push costs nothing; nothing new there is one request.
+    back.keep_on("origin", Task::Pull, None).unwrap();
+    let before = fickle.requests();
+    let tries = there.list().unwrap()[0].next_try;
+    wait_for("another try", || there.list().unwrap()[0].next_try.is_some_and(|time| Some(time) > tries));
+    assert_eq!(fickle.requests(), before);
+    // Stopped, it stays so.
+    there.keep_on("origin", Task::Push, None).unwrap();
+    assert_eq!(there.list().unwrap()[0].next_try, None);
+    drop((connection, other));
+}
+
+#[test]
+fn who_keeps_on_pushing_is_gone_with_the_last_connection() {
+    let (disk, fickle) = (SimDisk::new(), Fickle::new());
+    let process = disk.process();
+    let store = open(&process).unwrap();
+    let there = remotes(&store, &fickle);
+    there.add("origin", URL, None).unwrap();
+    let connection = Session::new(Arc::clone(&store)).unwrap();
+    commit(&store, &mut Rng(1)).unwrap();
+    // From now on no request is ever answered.
+    fickle.stall(true);
+    let stop = || true;
+    let refused = remotes(&store, &fickle).until(&stop).push("origin").unwrap_err();
+    assert_eq!(refused.code(), Code::Interrupted);
+    fickle.stall(false);
+    there.keep_on("origin", Task::Push, OFTEN).unwrap();
+    fickle.stall(true);
+    let head = commit(&store, &mut Rng(2)).unwrap();
+    wait_for("a push that hangs", || fickle.stalled() > 0);
+    // Commits go on; closing waits for nothing but what is local.
+    assert_eq!(commit(&store, &mut Rng(3)).unwrap(), head.next());
+    drop(connection);
+    // It has let go of the store, and so of its turn.
+    drop(store.remote_turn("origin").unwrap());
+    drop(there);
+    assert_eq!(Arc::strong_count(&store), 1);
+    drop(store);
+    let reopened = open(&process).unwrap();
+    assert_eq!(reopened.head(), head.next());
+    fickle.stall(false);
+    assert_eq!(remotes(&reopened, &fickle).push("origin").unwrap(), head.next());
+}
+
+#[test]
+fn two_remotes_are_talked_to_at_once_and_one_that_is_away_holds_nothing_up() {
+    let (disk, near, far) = (SimDisk::new(), Fickle::new(), Fickle::new());
+    let store = filled(&disk, 2);
+    remotes(&store, &near).add("near", URL, None).unwrap();
+    remotes(&store, &far).add("far", URL, None).unwrap();
+    far.stall(true);
+    std::thread::scope(|scope| {
+        let stuck = scope.spawn(|| {
+            assert_eq!(remotes(&store, &far).push("far").unwrap(), Lsn::new(2));
+        });
+        wait_for("a push that hangs", || far.stalled() > 0);
+        assert_eq!(remotes(&store, &near).push("near").unwrap(), Lsn::new(2));
+        // Who talks to the same one is told.
+        assert_eq!(remotes(&store, &far).push("far").unwrap_err().code(), Code::Busy);
+        far.stall(false);
+        stuck.join().unwrap();
+    });
+    let listed = remotes(&store, &near).list().unwrap();
+    assert!(listed.iter().all(|remote| remote.head == Some(Lsn::new(2))), "{listed:?}");
 }

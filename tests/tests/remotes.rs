@@ -175,7 +175,9 @@ for statement, *values in [
     ("SELECT tide_remote('', ?)", URL),
     ("SELECT tide_remote('a b', ?)", URL),
     ("SELECT tide_remote('x', 'backups')",),
-    ("SELECT tide_remote('x', 's3://bucket/app')",),
+    ("SELECT tide_remote('x', 's3://key:word@bucket/app')",),
+    ("SELECT tide_remote('x', 'https://bucket.example/app')",),
+    ("SELECT tide_remote('x', 's3://bucket/app', '{\"regoin\": \"x\"}')",),
     ("SELECT tide_remote('x', 'file:///')",),
     ("SELECT tide_remote('x', 17)",),
     ("SELECT tide_remote('x', ?, '{\"pace\": 1}')", URL),
@@ -183,7 +185,11 @@ for statement, *values in [
     ("SELECT tide_remote('x', ?, '{\"single_writer\": \"yes\"}')", URL),
     ("SELECT tide_remote('x', NULL)",),
     ("SELECT tide_push('nobody')",),
-    ("SELECT tide_push('origin', '{\"every\": \"1s\"}')",),
+    ("SELECT tide_push('origin', '{\"every\": \"soon\"}')",),
+    ("SELECT tide_push('origin', '{\"often\": \"1s\"}')",),
+    ("SELECT tide_pull('origin', '{\"every\": 1}')",),
+    ("SELECT tide_pull('origin', 'nowhere')",),
+    ("SELECT tide_push('nobody', '{\"every\": null}')",),
     ("SELECT tide_push(7)",),
     ("SELECT tide_clone(?, ?)", URL, os.path.abspath("source.db")),
     ("SELECT tide_clone(?, NULL)", URL),
@@ -200,6 +206,82 @@ assert listed(source, "last_error") == (None,)
 pathlib.Path("file").write_text("no folder")
 text = denies(source, "IO", "SELECT tide_remote('x', ?)", (pathlib.Path("file").absolute() / "in").as_uri())
 "#);
+}
+
+#[test]
+fn pushing_and_following_go_on_by_themselves_for_as_long_as_a_connection_is_open() {
+    let follows = r#"
+import time
+def wait_for(what, holds):
+    for _ in range(6000):
+        if holds():
+            return
+        time.sleep(0.01)
+    raise AssertionError(what)
+
+assert one(source, "SELECT tide_push('origin', json_object('every', '20ms'))") == 2
+path = os.path.abspath("copy.db")
+one(source, "SELECT tide_clone(?, ?)", URL, path)
+copy = connect("copy.db")
+one(copy, "SELECT tide_pull('origin', json_object('every', '20ms'))")
+wait_for("the first tries", lambda: all(listed(db, "next_try")[0] for db in (source, copy)))
+for n in range(5):
+    lsn = one(source, "SELECT tide_lsn()") + 1
+    source.execute("INSERT INTO t VALUES (?, 0)", (n + 10,))
+    wait_for(f"LSN {lsn}", lambda: one(copy, "SELECT tide_lsn()") == lsn)
+assert rows(copy) == rows(source)
+# Not any more.
+one(source, "SELECT tide_push('origin', json_object('every', NULL))")
+assert listed(source, "next_try") == (None,)
+# Closed, it is at rest, whatever the thread was about.
+one(source, "SELECT tide_push('origin', json_object('every', '1ms'))")
+before = rows(source)
+source.close()
+copy.close()
+for name in "source.db", "copy.db":
+    assert rows(sqlite3.connect(name)) == before, name
+# A remote that is away is tried again later, and later.
+source = connect("source.db")
+os.rename("there", "elsewhere")
+one(source, "SELECT tide_push('origin', json_object('every', '10ms'))")
+wait_for("a failure", lambda: listed(source, "last_error")[0] and listed(source, "next_try")[0])
+source.execute("INSERT INTO t VALUES (99, 0)")
+os.rename("elsewhere", "there")
+wait_for("success", lambda: listed(source, "ahead, last_error") == (0, None))
+"#;
+    run(follows);
+}
+
+#[test]
+fn a_push_is_interrupted_by_the_host_and_secrets_are_not_kept() {
+    let interrupts = r#"
+import glob, socket, threading, time
+# It listens, and never answers.
+deaf = socket.socket()
+deaf.bind(("127.0.0.1", 0))
+deaf.listen(64)
+where = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+options = json.dumps({"endpoint": where, "single_writer": True, "access_key_id": "AKEY", "secret_access_key": "HIDDEN", "timeout": "1h"})
+one(source, "SELECT tide_remote('far', 's3://bucket/app', ?)", options)
+timer = threading.Timer(0.3, source.interrupt)
+timer.start()
+begun = time.monotonic()
+try:
+    one(source, "SELECT tide_push('far')")
+    raise AssertionError("it was answered")
+except sqlite3.OperationalError as e:
+    assert "INTERRUPTED" in str(e) or "interrupted" in str(e), e
+assert one(source, "SELECT count(*) FROM t") == 1
+# A commit and another remote have nothing to do with it.
+push(source)
+assert source.execute("SELECT kind, ahead FROM tide_remotes WHERE name = 'far'").fetchone() == ("s3", 2)
+kept = b"".join(open(name, "rb").read() for name in glob.glob("source.db*/*") + ["source.db"])
+assert b"HIDDEN" not in kept and b"AKEY" not in kept
+assert where.encode() in kept
+shown = str(source.execute("SELECT * FROM tide_remotes").fetchall()) + one(source, "SELECT tide_status()")
+assert "HIDDEN" not in shown and "AKEY" not in shown
+"#;
+    run(interrupts);
 }
 
 /// Dies at each call that changes files, in turn, while it pushes, pulls or clones; see `py/crash.py`.

@@ -16,10 +16,11 @@ mod superblock;
 mod tail;
 mod writer;
 
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -101,8 +102,10 @@ pub struct Store {
     pub(crate) collected: Mutex<Option<Collected>>,
     /// Rolling checksum last computed.
     pub(crate) known_checksum: Mutex<Option<(Lsn, u64)>>,
-    /// Held by the thread that has [`Lock::Remotes`].
+    /// Held by the thread that has [`Lock::Remotes`]; a bit for each lane of remotes that a thread talks in.
     pub(crate) remotes: Mutex<()>,
+    pub(crate) lanes: Mutex<u32>,
+    pub(crate) companion: OnceLock<Arc<dyn Any + Send + Sync>>,
     pub(crate) traffic: Mutex<BTreeMap<String, Traffic>>,
     /// Appended head when this process opened the store.
     pub(crate) found: Lsn,
@@ -245,6 +248,8 @@ impl Store {
             collected: Mutex::new(None),
             known_checksum: Mutex::new(None),
             remotes: Mutex::new(()),
+            lanes: Mutex::new(0),
+            companion: OnceLock::new(),
             traffic: Mutex::default(),
             found: Lsn::ZERO,
             inodes,

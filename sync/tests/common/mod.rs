@@ -6,7 +6,7 @@ pub mod pages;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -18,7 +18,7 @@ use object_store::{
 };
 use tideline_journal::disk::{Disk, SimProcess};
 use tideline_journal::{Durability, Lsn, Session, Store};
-use tideline_sync::{Address, Objects, Remotes, clone_into};
+use tideline_sync::{Address, Cloning, Options, Remotes};
 
 use pages::{Model, Rng};
 
@@ -60,6 +60,9 @@ pub struct Fickle {
     requests: AtomicU64,
     /// Number of the request that fails, from 1 on, and how.
     failing: Option<(u64, Failing)>,
+    /// No request is answered.
+    stall: AtomicBool,
+    stalled: AtomicU64,
 }
 
 impl Fickle {
@@ -84,6 +87,25 @@ impl Fickle {
 
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::SeqCst)
+    }
+
+    /// Has every request wait from now on, or go on.
+    pub fn stall(&self, yes: bool) {
+        self.stall.store(yes, Ordering::SeqCst);
+    }
+
+    /// How many requests wait, or have waited.
+    pub fn stalled(&self) -> u64 {
+        self.stalled.load(Ordering::SeqCst)
+    }
+
+    async fn held_up(&self) {
+        if self.stall.load(Ordering::SeqCst) {
+            self.stalled.fetch_add(1, Ordering::SeqCst);
+        }
+        while self.stall.load(Ordering::SeqCst) {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
     }
 
     /// Counts a request: whether it has an effect, and whether its answer arrives.
@@ -112,6 +134,7 @@ impl fmt::Display for Fickle {
 #[async_trait]
 impl ObjectStore for Fickle {
     async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.held_up().await;
         let (effect, answer) = self.ask();
         if !effect {
             return Err(lost());
@@ -141,6 +164,7 @@ impl ObjectStore for Fickle {
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        self.held_up().await;
         let (_, answer) = self.ask();
         if answer { self.memory.get_opts(at, options).await } else { Err(lost()) }
     }
@@ -163,9 +187,11 @@ impl ObjectStore for Fickle {
 }
 
 /// A way to these objects.
-pub fn way(fickle: &Arc<Fickle>) -> impl Fn(&Address) -> tideline_journal::Result<Objects> + use<> {
+pub fn way(
+    fickle: &Arc<Fickle>,
+) -> impl Fn(&Address) -> tideline_journal::Result<Arc<dyn ObjectStore>> + use<> {
     let fickle = Arc::clone(fickle);
-    move |address| Objects::new(Arc::clone(&fickle) as Arc<dyn ObjectStore>, address.url())
+    move |_| Ok(Arc::clone(&fickle) as Arc<dyn ObjectStore>)
 }
 
 /// The remotes of a store, reached through `fickle`.
@@ -176,7 +202,8 @@ pub fn remotes<'a>(store: &'a Arc<Store>, fickle: &Arc<Fickle>) -> Remotes<'a> {
 /// Makes a database at `path` from what is in `fickle`.
 pub fn clone(process: &Arc<SimProcess>, fickle: &Arc<Fickle>, path: &str) -> tideline_journal::Result<Lsn> {
     let disk = Arc::clone(process) as Arc<dyn Disk>;
-    clone_into(disk, URL, std::path::Path::new(path), pages::options(), &way(fickle))
+    let cloning = Cloning { url: URL, remote: Options::new(), options: pages::options(), stop: &|| false };
+    cloning.through(way(fickle), disk, std::path::Path::new(path))
 }
 
 /// Commits a random change.

@@ -1,0 +1,119 @@
+//! What a process has at hand for the remotes of a store: ways to them, secrets, and who keeps on pushing and pulling.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use parking_lot::Mutex;
+use tideline_journal::Result;
+
+use crate::address::{Address, Kind};
+use crate::keeper::Keeper;
+use crate::objects::Reach;
+use crate::settings::{Given, Secrets, Settings};
+use crate::wire::Wire;
+
+/// How an object store is reached.
+pub(crate) type Open = dyn Fn(&Address, &Given) -> Result<Arc<dyn ObjectStore>> + Send + Sync;
+
+/// A way that was found, and with what.
+struct Found {
+    url: String,
+    given: Given,
+    reach: Arc<Reach>,
+}
+
+/// One for each open store; it is gone with it.
+pub(crate) struct Desk {
+    open: Box<Open>,
+    wire: Mutex<Option<Arc<Wire>>>,
+    found: Mutex<HashMap<String, Found>>,
+    secrets: Mutex<HashMap<String, Secrets>>,
+    keepers: Mutex<BTreeMap<String, Keeper>>,
+}
+
+impl Desk {
+    /// One that reaches object stores by `open`.
+    pub fn new(
+        open: impl Fn(&Address, &Given) -> Result<Arc<dyn ObjectStore>> + Send + Sync + 'static,
+    ) -> Desk {
+        Desk {
+            open: Box::new(open),
+            wire: Mutex::default(),
+            found: Mutex::default(),
+            secrets: Mutex::default(),
+            keepers: Mutex::default(),
+        }
+    }
+
+    /// The usual one.
+    pub fn usual() -> Desk {
+        Desk::new(Address::open)
+    }
+
+    fn wire(&self) -> Result<Arc<Wire>> {
+        let mut kept = self.wire.lock();
+        if let Some(wire) = kept.as_ref().filter(|wire| wire.is_alive()) {
+            return Ok(Arc::clone(wire));
+        }
+        let wire = Wire::new()?;
+        *kept = Some(Arc::clone(&wire));
+        Ok(wire)
+    }
+
+    /// The way to the remote `name`. Its connections stay open from one task to the next.
+    ///
+    /// # Errors
+    /// `Argument`, `Offline`, `Io`.
+    pub fn reach(&self, name: &str, address: &Address, settings: &Settings) -> Result<Arc<Reach>> {
+        let secrets = self.secrets.lock().get(name).cloned().unwrap_or_default();
+        let given = Given { settings: settings.clone(), secrets };
+        let wire = self.wire()?;
+        let mut found = self.found.lock();
+        if let Some(known) = found.get(name) {
+            let same = known.url == address.url() && known.given == given;
+            // Whether a folder is there is looked at each time.
+            if same && Arc::ptr_eq(&known.reach.wire, &wire) && address.kind() != Kind::File {
+                return Ok(Arc::clone(&known.reach));
+            }
+        }
+        let store = (self.open)(address, &given)?;
+        let reach = Arc::new(Reach { store, url: address.url().to_owned(), wire });
+        let url = address.url().to_owned();
+        found.insert(name.to_owned(), Found { url, given, reach: Arc::clone(&reach) });
+        Ok(reach)
+    }
+
+    /// Secrets of a remote from now on, in this process.
+    pub fn tell(&self, name: &str, secrets: Secrets) {
+        self.secrets.lock().insert(name.to_owned(), secrets);
+    }
+
+    /// Those of a remote.
+    pub fn told(&self, name: &str) -> Secrets {
+        self.secrets.lock().get(name).cloned().unwrap_or_default()
+    }
+
+    /// Forgets all about a remote.
+    pub fn forget(&self, name: &str) {
+        self.secrets.lock().remove(name);
+        self.found.lock().remove(name);
+        self.stop_keeping(name);
+    }
+
+    /// Lets `keeper` take care of a remote, instead of who did before.
+    pub fn keep(&self, name: &str, keeper: Keeper) {
+        // The one before is stopped as it is dropped.
+        self.keepers.lock().insert(name.to_owned(), keeper);
+    }
+
+    /// Lets nobody.
+    pub fn stop_keeping(&self, name: &str) {
+        self.keepers.lock().remove(name);
+    }
+
+    /// When something is next tried with a remote by itself, in milliseconds since 1970.
+    pub fn next_try(&self, name: &str) -> Option<u64> {
+        self.keepers.lock().get(name)?.next_try()
+    }
+}

@@ -1,0 +1,207 @@
+//! What is said of a remote beside its URL: what is kept with the store, and what is secret and is never.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tideline_journal::{Code, Error, Result};
+
+use crate::address::Kind;
+
+/// How long a request may take where nobody says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// An option of a remote.
+struct Known {
+    name: &'static str,
+    kinds: &'static [Kind],
+    what: What,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Text,
+    Flag,
+    Time,
+    /// Text that is never kept, and never told.
+    Secret,
+}
+
+const ALL: &[Kind] = &[Kind::File, Kind::S3, Kind::Gcs, Kind::Azure];
+const NET: &[Kind] = &[Kind::S3, Kind::Gcs, Kind::Azure];
+
+const KNOWN: [Known; 17] = [
+    Known { name: "single_writer", kinds: ALL, what: What::Flag },
+    Known { name: "timeout", kinds: NET, what: What::Time },
+    Known { name: "endpoint", kinds: NET, what: What::Text },
+    Known { name: "anonymous", kinds: NET, what: What::Flag },
+    Known { name: "region", kinds: &[Kind::S3], what: What::Text },
+    Known { name: "profile", kinds: &[Kind::S3], what: What::Text },
+    Known { name: "virtual_hosted_style", kinds: &[Kind::S3], what: What::Flag },
+    Known { name: "access_key_id", kinds: &[Kind::S3], what: What::Secret },
+    Known { name: "secret_access_key", kinds: &[Kind::S3], what: What::Secret },
+    Known { name: "session_token", kinds: &[Kind::S3], what: What::Secret },
+    Known { name: "service_account", kinds: &[Kind::Gcs], what: What::Text },
+    Known { name: "service_account_key", kinds: &[Kind::Gcs], what: What::Secret },
+    Known { name: "bearer_token", kinds: &[Kind::Gcs, Kind::Azure], what: What::Secret },
+    Known { name: "account", kinds: &[Kind::Azure], what: What::Text },
+    Known { name: "emulator", kinds: &[Kind::Azure], what: What::Flag },
+    Known { name: "access_key", kinds: &[Kind::Azure], what: What::Secret },
+    Known { name: "sas", kinds: &[Kind::Azure], what: What::Secret },
+];
+
+/// What is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Settings(BTreeMap<String, String>);
+
+/// What is not. It doesn't print itself.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Secrets(BTreeMap<String, String>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// The options of a remote, as a host gave them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Given {
+    pub settings: Settings,
+    pub secrets: Secrets,
+}
+
+fn wrong(text: String) -> Error {
+    Error::new(Code::Argument, text)
+}
+
+impl Given {
+    /// Reads the options of a remote of this kind.
+    ///
+    /// # Errors
+    /// `Argument` for one that isn't known there, or has a value that can't be.
+    pub fn read(options: &serde_json::Map<String, serde_json::Value>, kind: Kind) -> Result<Given> {
+        let mut given = Given::default();
+        for (name, value) in options {
+            let Some(known) = KNOWN.iter().find(|known| known.name == name && known.kinds.contains(&kind))
+            else {
+                let names: Vec<_> = KNOWN
+                    .iter()
+                    .filter(|known| known.kinds.contains(&kind))
+                    .map(|known| known.name)
+                    .collect();
+                return Err(wrong(format!(
+                    "there is no option {name:?} for a remote of kind {}; there are {}",
+                    kind.word(),
+                    names.join(", ")
+                )));
+            };
+            if value.is_null() {
+                continue;
+            }
+            let told = if known.what == What::Secret { "that".to_owned() } else { value.to_string() };
+            let refuse = |wanted: &str| wrong(format!("the option {name:?} can't be {told}; give {wanted}"));
+            let text = match known.what {
+                What::Flag => match value {
+                    serde_json::Value::Bool(yes) => yes.to_string(),
+                    number if *number == serde_json::json!(0) => "false".to_owned(),
+                    number if *number == serde_json::json!(1) => "true".to_owned(),
+                    _ => return Err(refuse("true or false")),
+                },
+                What::Text | What::Secret => match value.as_str() {
+                    Some(text) if !text.is_empty() && !text.contains(['\0', '\n', '\r']) => text.to_owned(),
+                    _ => return Err(refuse("text")),
+                },
+                What::Time => match value.as_str().and_then(time) {
+                    Some(_) => value.as_str().unwrap_or_default().to_owned(),
+                    None => return Err(refuse("a time like '30s', of a day at most")),
+                },
+            };
+            let map = if known.what == What::Secret { &mut given.secrets.0 } else { &mut given.settings.0 };
+            map.insert(name.clone(), text);
+        }
+        Ok(given)
+    }
+}
+
+impl Settings {
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    pub fn flag(&self, name: &str) -> bool {
+        self.text(name) == Some("true")
+    }
+
+    /// How long a request may take.
+    pub fn timeout(&self) -> Duration {
+        self.text("timeout").and_then(time).unwrap_or(TIMEOUT)
+    }
+}
+
+impl Secrets {
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+/// Reads a time like `500ms`, `1s`, `5 min` or `2 hours`, above 0 and of a day at most.
+pub fn time(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let each = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "ms" | "millisecond" | "milliseconds" => 1,
+        "s" | "sec" | "second" | "seconds" => 1000,
+        "m" | "min" | "minute" | "minutes" => 60_000,
+        "h" | "hour" | "hours" => 3_600_000,
+        _ => return None,
+    };
+    let time = Duration::from_millis(number.checked_mul(each)?);
+    (!time.is_zero() && time <= LONGEST).then_some(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(options: serde_json::Value, kind: Kind) -> Result<Given> {
+        Given::read(options.as_object().unwrap(), kind)
+    }
+
+    #[test]
+    fn secrets_are_told_from_what_is_kept() {
+        let options = json!({"endpoint": "http://127.0.0.1:9", "access_key_id": "K", "secret_access_key": "S", "single_writer": 1});
+        let given = read(options, Kind::S3).unwrap();
+        let kept = serde_json::to_string(&given.settings).unwrap();
+        assert_eq!(kept, r#"{"endpoint":"http://127.0.0.1:9","single_writer":"true"}"#);
+        assert_eq!(given.secrets.text("secret_access_key"), Some("S"));
+        let told = format!("{given:?}");
+        assert!(!told.contains("\"S\"") && told.contains("secret_access_key"), "{told}");
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name_and_secrets_are_not_told() {
+        let refused = |options, kind| read(options, kind).unwrap_err().to_string();
+        assert!(refused(json!({"regoin": "x"}), Kind::S3).contains("\"regoin\""));
+        assert!(refused(json!({"region": "x"}), Kind::File).contains("\"region\""));
+        assert!(refused(json!({"region": 7}), Kind::S3).contains("can't be 7"));
+        assert!(refused(json!({"anonymous": "yes"}), Kind::S3).contains("true or false"));
+        assert!(refused(json!({"timeout": "soon"}), Kind::S3).contains("30s"));
+        assert!(!refused(json!({"access_key_id": ["hidden"]}), Kind::S3).contains("hidden"));
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(time("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(time(" 5 min "), Some(Duration::from_secs(300)));
+        for text in ["", "5", "0s", "-1s", "25h", "1 fortnight", "99999999999999999999s"] {
+            assert_eq!(time(text), None, "{text}");
+        }
+    }
+}
