@@ -4,6 +4,7 @@
 mod entry;
 mod names;
 mod remotes;
+mod rows;
 mod segment;
 mod shipped;
 mod squeeze;
@@ -15,8 +16,9 @@ pub use entry::{
 };
 pub use names::{Name, SIDE_SUFFIX};
 pub use remotes::RemotesHeader;
+pub use rows::{PackedRows, ShippedRow, Unpacking, unpack_rows};
 pub use segment::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
-pub use shipped::{Packing, SHIPPED_HEADER_LEN, Shipped, ShippedHeader, ShippedRow, Unpacking};
+pub use shipped::{Packing, SHIPPED_HEADER_LEN, Shipped, ShippedHeader};
 pub use superblock::{Mark, Position, Retention, SLOT_LEN, SUPERBLOCK_LEN, Superblock};
 
 /// Version of every file format here.

@@ -6,7 +6,7 @@
 //! An image is compressed: against the image that the page had before the range, if the receiver surely has it, or else
 //! against the image in the row before.
 
-use super::squeeze::{Squeezer, Stretcher};
+use super::rows::{PackedRows, ShippedRow, walk};
 use super::superblock::{put_state, state_at};
 use super::{VERSION, bytes, put, u32_at, u64_at};
 use crate::error::{Code, Error, Result};
@@ -15,8 +15,6 @@ use crate::state::{State, lock_page};
 
 /// Length of the header in bytes.
 pub const SHIPPED_HEADER_LEN: usize = 192;
-/// Length of a row before its image, in bytes.
-const ROW_HEADER_LEN: usize = 24;
 const IDENTITY_LEN: usize = 16;
 const TRAILER_LEN: usize = 4;
 const MAGIC: &[u8; 8] = b"TIDESHIP";
@@ -24,18 +22,6 @@ const MAGIC: &[u8; 8] = b"TIDESHIP";
 const FULL: u32 = 1;
 const HAS_BEFORE: u32 = 2;
 const HAS_AFTER: u32 = 4;
-
-/// The image follows as it is.
-const RAW: u8 = 0;
-/// The image is all zeros and doesn't follow.
-const ZEROS: u8 = 1;
-/// It is compressed against the image of the same page at the LSN before the range.
-const DIFFERENCE: u8 = 2;
-/// It is compressed against the image in the row before; the first of a piece against nothing.
-const COMPRESSED: u8 = 3;
-
-/// Rows after which one takes no other row's image, so that a receiver can take several such runs at a time.
-const CHAIN: usize = 255;
 
 /// Header of a shipped entry or of a piece of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,97 +52,6 @@ pub struct ShippedHeader {
     pub token: u64,
     /// Length of what follows the header, in bytes.
     pub body: u64,
-}
-
-/// One page of a shipped entry.
-#[derive(Clone, Copy, Debug)]
-pub struct ShippedRow<'a> {
-    /// Its number.
-    pub page: u32,
-    /// Its hash.
-    pub hash: u64,
-    encoding: u8,
-    encoded: &'a [u8],
-}
-
-impl ShippedRow<'_> {
-    /// True if it takes the image that the page had before the range.
-    pub fn is_difference(&self) -> bool {
-        self.encoding == DIFFERENCE
-    }
-
-    /// True if it takes the image of the row before.
-    pub fn is_chained(&self) -> bool {
-        self.encoding == COMPRESSED
-    }
-}
-
-/// Turns rows into images, one after the other.
-pub struct Unpacking {
-    stretcher: Stretcher,
-    page_size: usize,
-    /// Image of the row before; empty for the first of a piece.
-    previous: Vec<u8>,
-    /// What the page had before the range.
-    before: Vec<u8>,
-}
-
-impl Unpacking {
-    /// For rows of pages of this size, of which the first takes no other row's image, or is a piece's first.
-    pub fn new(page_size: usize) -> Unpacking {
-        Unpacking { stretcher: Stretcher::new(), page_size, previous: Vec::new(), before: Vec::new() }
-    }
-
-    /// Begins anew.
-    pub fn reset(&mut self) {
-        self.previous.clear();
-    }
-
-    /// Fills `images` with those of the next rows; `before` fills in the one that a page had before the range, where
-    /// [`ShippedRow::is_difference`]; `check` is shown each, with its row.
-    ///
-    /// # Errors
-    /// `Damaged`, and those of `before` and `check`.
-    pub fn images(
-        &mut self,
-        rows: &[ShippedRow<'_>],
-        images: &mut Vec<u8>,
-        before: impl Fn(&ShippedRow<'_>, &mut [u8]) -> Result<()>,
-        check: impl Fn(&ShippedRow<'_>, &[u8]) -> Result<()>,
-    ) -> Result<()> {
-        let size = self.page_size;
-        images.resize(rows.len() * size, 0);
-        for (n, row) in rows.iter().enumerate() {
-            let (done, rest) = images.split_at_mut(n * size);
-            let image = &mut rest[..size];
-            let previous = if n == 0 { &self.previous[..] } else { &done[(n - 1) * size..] };
-            let right = match row.encoding {
-                RAW => {
-                    image.copy_from_slice(row.encoded);
-                    true
-                }
-                ZEROS => {
-                    image.fill(0);
-                    true
-                }
-                DIFFERENCE => {
-                    self.before.resize(size, 0);
-                    before(row, &mut self.before)?;
-                    self.stretcher.stretch(row.encoded, &self.before, image)
-                }
-                _ => self.stretcher.stretch(row.encoded, previous, image),
-            };
-            if !right {
-                return Err(damaged("holds a damaged page"));
-            }
-            check(row, image)?;
-        }
-        if let Some(last) = images.chunks_exact(size).next_back() {
-            self.previous.clear();
-            self.previous.extend_from_slice(last);
-        }
-        Ok(())
-    }
 }
 
 fn damaged(what: &str) -> Error {
@@ -239,15 +134,8 @@ impl ShippedHeader {
 
 /// A piece that is being put together.
 pub struct Packing {
-    out: Vec<u8>,
     header: ShippedHeader,
-    squeezer: Squeezer,
-    /// The image in the row before.
-    previous: Vec<u8>,
-    /// The image of the row, encoded.
-    encoded: Vec<u8>,
-    /// Rows since one that takes no other row's image.
-    chained: usize,
+    rows: PackedRows,
 }
 
 impl Packing {
@@ -259,75 +147,28 @@ impl Packing {
             out.extend_from_slice(&id.to_le_bytes());
         }
         let header = ShippedHeader { rows_here: 0, identities: identities.len() as u32, ..header };
-        Packing {
-            out,
-            header,
-            squeezer: Squeezer::new(),
-            previous: Vec::new(),
-            encoded: Vec::new(),
-            chained: 0,
-        }
+        Packing { header, rows: PackedRows::behind(out) }
     }
 
     /// Adds a page; `before` is its image at the LSN before the range, if every receiver that may take the
     /// piece has that.
     pub fn push(&mut self, page: u32, image: &[u8], hash: u64, before: Option<&[u8]>) {
-        let encoding = self.encode(image, before);
-        let encoded = &self.encoded;
-        let mut row = [0; ROW_HEADER_LEN];
-        put(&mut row, 0, &page.to_le_bytes());
-        row[4] = encoding;
-        put(&mut row, 8, &(encoded.len() as u32).to_le_bytes());
-        put(&mut row, 16, &hash.to_le_bytes());
-        self.out.extend_from_slice(&row);
-        self.out.extend_from_slice(encoded);
-        self.chained = if encoding == COMPRESSED { self.chained + 1 } else { 0 };
-        self.previous.clear();
-        self.previous.extend_from_slice(image);
+        self.rows.push(page, image, hash, before);
         self.header.rows_here += 1;
-    }
-
-    /// Encodes an image in the shortest way; returns which.
-    fn encode(&mut self, image: &[u8], before: Option<&[u8]>) -> u8 {
-        let mut encoding = RAW;
-        self.encoded.clear();
-        if image.iter().all(|&b| b == 0) {
-            return ZEROS;
-        }
-        // What saves less than an eighth isn't worth undoing.
-        let limit = image.len() - image.len() / 8;
-        if let Some(short) = before.and_then(|before| self.squeezer.squeeze(image, before, true, limit)) {
-            self.encoded.extend_from_slice(short);
-            encoding = DIFFERENCE;
-        }
-        let chain = self.chained < CHAIN;
-        if chain && (encoding == RAW || self.encoded.len() > image.len() / 4) {
-            let limit = if encoding == RAW { limit } else { self.encoded.len() };
-            if let Some(short) = self.squeezer.squeeze(image, &self.previous, false, limit) {
-                self.encoded.clear();
-                self.encoded.extend_from_slice(short);
-                encoding = COMPRESSED;
-            }
-        }
-        if encoding == RAW {
-            self.encoded.extend_from_slice(image);
-        }
-        encoding
     }
 
     /// Length so far, in bytes.
     pub fn len(&self) -> usize {
-        self.out.len()
+        self.rows.len()
     }
 
     /// The piece.
-    pub fn finish(mut self) -> Vec<u8> {
-        let crc = crc32fast::hash(&self.out[SHIPPED_HEADER_LEN..]);
-        self.out.extend_from_slice(&crc.to_le_bytes());
-        self.header.body = (self.out.len() - SHIPPED_HEADER_LEN) as u64;
-        let header = self.header.encode();
-        self.out[..SHIPPED_HEADER_LEN].copy_from_slice(&header);
-        self.out
+    pub fn finish(self) -> Vec<u8> {
+        let mut out = self.rows.finish(SHIPPED_HEADER_LEN);
+        let body = (out.len() - SHIPPED_HEADER_LEN) as u64;
+        let header = ShippedHeader { body, ..self.header }.encode();
+        out[..SHIPPED_HEADER_LEN].copy_from_slice(&header);
+        out
     }
 
     /// Says how many rows the whole entry has, and how many came in earlier pieces.
@@ -365,7 +206,7 @@ impl<'a> Shipped<'a> {
         let shipped = Shipped { header, identities, rows };
         let mut count = 0;
         let mut last = 0;
-        for row in shipped.walk() {
+        for row in walk(shipped.rows, header.state.page_size as usize) {
             let row = row?;
             let size = header.state.page_size as usize;
             let possible = row.page > last && row.page <= header.state.size && row.page != lock_page(size);
@@ -379,38 +220,9 @@ impl<'a> Shipped<'a> {
         if count != header.rows_here { Err(damaged("lacks pages")) } else { Ok(shipped) }
     }
 
-    fn walk(&self) -> impl Iterator<Item = Result<ShippedRow<'a>>> + use<'a> {
-        let mut rest = self.rows;
-        let size = self.header.state.page_size as usize;
-        std::iter::from_fn(move || {
-            if rest.is_empty() {
-                return None;
-            }
-            if rest.len() < ROW_HEADER_LEN {
-                rest = &[];
-                return Some(Err(damaged("is cut short")));
-            }
-            let (row, behind) = rest.split_at(ROW_HEADER_LEN);
-            let len = u32_at(row, 8) as usize;
-            let possible = match row[4] {
-                RAW => len == size,
-                ZEROS => len == 0,
-                DIFFERENCE | COMPRESSED => len < size,
-                _ => false,
-            };
-            if !possible || behind.len() < len {
-                rest = &[];
-                return Some(Err(damaged("holds a page of another length")));
-            }
-            let (encoded, behind) = behind.split_at(len);
-            rest = behind;
-            Some(Ok(ShippedRow { page: u32_at(row, 0), hash: u64_at(row, 16), encoding: row[4], encoded }))
-        })
-    }
-
     /// Its pages, in order.
     pub fn rows(&self) -> impl Iterator<Item = ShippedRow<'a>> + use<'a> {
-        self.walk().filter_map(Result::ok)
+        walk(self.rows, self.header.state.page_size as usize).filter_map(Result::ok)
     }
 
     /// Identity of the commit `lsn`, if the sender knew.
@@ -430,6 +242,7 @@ impl<'a> Shipped<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rows::{CHAIN, COMPRESSED, DIFFERENCE, RAW, Unpacking, ZEROS};
     use super::*;
     use crate::hash::page_hash;
 
