@@ -325,6 +325,10 @@ pub fn recover(files: &Files, states: &BTreeMap<u64, Content>) -> Result<Journal
         if !marked && walk.lsn > base {
             return Err(Code::Diverged);
         }
+        if !marked {
+            // Nothing can be prepared at rest.
+            break walk;
+        }
         let (place, Some(record)) = (walk.place, decide(&mut walk)?) else { break walk };
         let segment = files.get_mut(&segment_path(place.number)).expect("it was read");
         segment[record..record + 4].copy_from_slice(b"COM1");

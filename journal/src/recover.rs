@@ -75,7 +75,8 @@ impl Opening<'_> {
                 if !marked && tail.index.applied() > block.base.lsn {
                     return Err(diverged()); // R4, before anything is changed
                 }
-                if !crate::prepared::resolve(self.disk, self.path, self.side, &mut tail)? {
+                // Whoever prepares has marked the base before, and whoever takes the mark off has decided.
+                if !marked || !crate::prepared::resolve(self.disk, self.path, self.side, &mut tail)? {
                     break;
                 }
             }
