@@ -4,6 +4,7 @@ import os
 import sqlite3
 import sys
 import time
+import uuid
 
 STOCK = os.environ.get("TIDELINE_AGAINST") == "stock"
 LIBRARY = os.environ.get("TIDELINE_LIBRARY")
@@ -67,6 +68,17 @@ def refused(code, action):
     cause, separator, remedy = text.split(f"tideline: {code}: ", 1)[1].partition("; ")
     assert cause and separator and remedy, text
     return text
+
+
+def bucket(endpoint=None):
+    """URL of a place in the harness's bucket that nobody had before, and the options of a remote there, as JSON. The
+    harness must have one; the keys are in the environment. A proxy's endpoint, or the second one, may be named."""
+    options = {
+        "endpoint": endpoint or os.environ["TIDELINE_S3_ENDPOINT"],
+        "region": os.environ.get("AWS_REGION", "us-east-1"),
+    }
+    name = os.environ.get("TIDELINE_S3_BUCKET", "tideline")
+    return f"s3://{name}/test-{uuid.uuid4().hex}", json.dumps(options)
 
 
 def acknowledge(path, text):

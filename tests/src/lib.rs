@@ -13,12 +13,16 @@
 //!
 //! [`Host`] runs one test on several of them.
 //!
+//! Tests of remotes in object stores have a [`Bucket`], and a [`proxy`](proxy::Proxy) that makes its network a bad one.
+//!
 //! With `TIDELINE_AGAINST=stock` everything runs on SQLite's own VFS and nothing is loaded: what a test expects of
 //! plain SQL can be checked against SQLite itself. Other variables: `TIDELINE_APSW_PYTHON` (a Python that has apsw),
+//! `TIDELINE_MOTO_PYTHON` (one that has moto), `TIDELINE_S3_ENDPOINT` and those that go with it (see [`Bucket`]),
 //! `TIDELINE_QUICK` (fewer rounds), `TIDELINE_SEED` (see [`Dice`]), `TIDELINE_TEST_SECONDS` (when a process is taken
 //! for hung), `TIDELINE_HOST_PRELOAD` (a library that the shell and Python load before all else, such as a
 //! sanitizer's).
 
+mod bucket;
 mod build;
 mod bundled;
 mod content;
@@ -28,12 +32,14 @@ pub mod history;
 mod host;
 mod library;
 mod process;
+pub mod proxy;
 mod pyhost;
 mod scratch;
 mod shell;
 mod sql;
 mod states;
 
+pub use bucket::Bucket;
 pub use build::{Build, SYSTEM_LIBRARIES, crash_library, faults_library};
 pub use bundled::{bundled, bundled_at, bundled_stock, render, script};
 pub use content::{content, plain_header};

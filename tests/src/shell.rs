@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::bucket::Bucket;
 use crate::library::against_stock;
 use crate::process::{Output, Process};
 use crate::pyhost::{PYTHON, at_python};
@@ -154,10 +155,13 @@ impl Session {
 }
 
 /// A host in the test's folder, which it takes for its user's home, so that nobody's settings count. What
-/// `TIDELINE_HOST_PRELOAD` names is loaded into it before all else.
+/// `TIDELINE_HOST_PRELOAD` names is loaded into it before all else. If this process has a [`Bucket`], so has the host.
 pub fn at_home<'c>(command: &'c mut Command, folder: &Path) -> &'c mut Command {
     if let Some(library) = std::env::var_os("TIDELINE_HOST_PRELOAD") {
         command.env("LD_PRELOAD", library);
+    }
+    if let Some(bucket) = Bucket::found() {
+        command.envs(bucket.environment().iter().map(|(name, value)| (name, value)));
     }
     command.current_dir(folder).env("HOME", folder)
 }

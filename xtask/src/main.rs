@@ -12,6 +12,7 @@
 //! | `canaries` | breaks the store in many small ways, and sees whether the simulated disk finds each |
 //! | `sanitize` | address and thread sanitizers, and miri, over the tests; all by hand |
 //! | `sqlite-source` | SQLite's own source tree, from Debian's source package |
+//! | `stores` | object stores that speak S3, each for as long as one command runs |
 //! | `speedtest1` | SQLite's speedtest1, stock WAL and Tideline side by side |
 //! | `ci` | all that `.ci/run` does |
 
@@ -25,6 +26,7 @@ mod soak;
 mod speedtest1;
 mod sqlite_source;
 mod sqlite_tests;
+mod stores;
 mod suite;
 mod symbols;
 mod tools;
@@ -93,15 +95,17 @@ enum Command {
     },
     /// Fetches SQLite's source tree, and prints its folder
     SqliteSource,
+    /// Starts an object store that speaks S3, and runs a command beside it
+    Stores(stores::Arguments),
     /// Runs SQLite's speedtest1, stock WAL and Tideline side by side
     Speedtest1(speedtest1::Options),
     /// Runs all that .ci/run does
     Ci,
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: Command) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
-    match command {
+    let done = match command {
         Command::Dist { out, shared_only } => {
             let parts = if shared_only { dist::Parts::SharedOnly } else { dist::Parts::All };
             dist::build(&workspace, &out.unwrap_or_else(|| workspace.dist()), parts)
@@ -118,14 +122,16 @@ fn run(command: Command) -> Result<()> {
             println!("{}", sqlite_source::fetch(&workspace)?.display());
             Ok(())
         }
+        Command::Stores(arguments) => return stores::run(&workspace, &arguments),
         Command::Speedtest1(options) => speedtest1::run_all(&workspace, &options),
         Command::Ci => ci::run(&workspace),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("xtask: {error}");
             ExitCode::FAILURE

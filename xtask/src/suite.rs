@@ -4,7 +4,7 @@
 //! `journal` needs a build with a SQLite of its own, and cargo unites the features of all packages that it is given:
 //! `cargo test --workspace` compiles, and then finds no SQLite to call.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::workspace::{Result, Verdict, Workspace, headline, run_tests};
@@ -29,7 +29,7 @@ const CRATES: &[Suite] = &[
 
 /// Runs them all, the black-box tests last, and fails if any of them did.
 pub fn run(workspace: &Workspace, quick: bool) -> Result<()> {
-    let apsw = prerequisites(workspace)?;
+    let optional = prerequisites(workspace)?;
     let parts = if quick { dist::Parts::SharedOnly } else { dist::Parts::All };
     dist::build(workspace, &workspace.dist(), parts)?;
 
@@ -40,12 +40,17 @@ pub fn run(workspace: &Workspace, quick: bool) -> Result<()> {
         verdicts.push((suite.package, run_tests(command.args(suite.arguments))?));
     }
     headline("black-box tests");
-    let mut command = black_box(workspace, apsw.as_deref().ok());
+    let mut command = black_box(workspace);
+    for optional in &optional {
+        if let Ok(python) = &optional.python {
+            command.env(optional.variable, python);
+        }
+    }
     if quick {
         command.env("TIDELINE_QUICK", "1");
     }
     verdicts.push(("tideline-tests", run_tests(&mut command)?));
-    close(&verdicts, apsw.err().map(|error| format!("SKIPPED: tests in apsw: {error}")))
+    close(&verdicts, &optional)
 }
 
 /// Runs the golden SQL scripts alone.
@@ -53,21 +58,18 @@ pub fn golden(workspace: &Workspace, update: bool) -> Result<()> {
     headline("golden SQL scripts");
     tools::shell()?;
     dist::build(workspace, &workspace.dist(), dist::Parts::SharedOnly)?;
-    let mut command = black_box(workspace, None);
+    let mut command = black_box(workspace);
     command.args(["--test", "golden"]);
     if update {
         command.env("UPDATE_GOLDEN", "1");
     }
-    close(&[("golden", run_tests(&mut command)?)], None)
+    close(&[("golden", run_tests(&mut command)?)], &[])
 }
 
 /// `cargo test` of the black-box tests, against what `dist` left.
-pub fn black_box(workspace: &Workspace, apsw: Option<&Path>) -> Command {
+pub fn black_box(workspace: &Workspace) -> Command {
     let mut command = test(workspace, "tideline-tests", false);
     command.env("TIDELINE_DIST", workspace.dist());
-    if let Some(python) = apsw {
-        command.env("TIDELINE_APSW_PYTHON", python);
-    }
     command
 }
 
@@ -81,22 +83,50 @@ fn test(workspace: &Workspace, package: &str, quick: bool) -> Command {
     command
 }
 
-/// The tools that the tests can't do without; the answer is the Python with `apsw`, which they can do without.
-fn prerequisites(workspace: &Workspace) -> Result<Result<std::path::PathBuf>> {
+/// What some tests need, and are left out without.
+struct Optional {
+    /// The module that it is for.
+    module: &'static str,
+    /// Which tests.
+    tests: &'static str,
+    /// Where the tests look for the Python that has it.
+    variable: &'static str,
+    /// That Python, or why there is none.
+    python: Result<PathBuf>,
+}
+
+/// The tools that the tests can't do without; the answer has those that they can do without.
+fn prerequisites(workspace: &Workspace) -> Result<[Optional; 2]> {
     headline("prerequisites");
     tools::shell()?;
     tools::python()?;
     tools::c_compiler()?;
-    let apsw = tools::apsw(workspace);
-    match &apsw {
-        Ok(_) => println!("the sqlite3 shell, Python, a C compiler and apsw are here"),
-        Err(error) => println!("the sqlite3 shell, Python and a C compiler are here; no apsw: {error}"),
+    println!("the sqlite3 shell, Python and a C compiler are here");
+    let optional = [
+        Optional {
+            module: "apsw",
+            tests: "in apsw",
+            variable: "TIDELINE_APSW_PYTHON",
+            python: tools::apsw(workspace),
+        },
+        Optional {
+            module: "moto",
+            tests: "of remotes in S3",
+            variable: "TIDELINE_MOTO_PYTHON",
+            python: tools::moto(workspace),
+        },
+    ];
+    for Optional { module, python, .. } in &optional {
+        match python {
+            Ok(_) => println!("{module} is here"),
+            Err(error) => println!("no {module}: {error}"),
+        }
     }
-    Ok(apsw)
+    Ok(optional)
 }
 
 /// Prints what the runners said at their ends, and fails if one of them did.
-fn close(verdicts: &[(&str, Verdict)], skipped: Option<String>) -> Result<()> {
+fn close(verdicts: &[(&str, Verdict)], optional: &[Optional]) -> Result<()> {
     headline("closing lines");
     for (package, verdict) in verdicts {
         println!("{package}: {}", if verdict.passed { "passed" } else { "FAILED" });
@@ -104,8 +134,10 @@ fn close(verdicts: &[(&str, Verdict)], skipped: Option<String>) -> Result<()> {
             println!("  {line}");
         }
     }
-    if let Some(line) = skipped {
-        println!("{line}");
+    for Optional { tests, python, .. } in optional {
+        if let Err(error) = python {
+            println!("SKIPPED: tests {tests}: {error}");
+        }
     }
     let failed: Vec<&str> = verdicts.iter().filter(|(_, v)| !v.passed).map(|(package, _)| *package).collect();
     if failed.is_empty() { Ok(()) } else { Err(format!("tests failed: {}", failed.join(", ")).into()) }

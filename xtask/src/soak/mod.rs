@@ -98,7 +98,7 @@ fn black_box_round(
     seed: u64,
     settings: &[(&str, &str)],
 ) -> Result<Outcome> {
-    let mut command = suite::black_box(workspace, None);
+    let mut command = suite::black_box(workspace);
     command.args(["--test", test, "--", "--ignored", "--exact", "soak", "--nocapture"]);
     record::program(command.env("TIDELINE_SEED", seed.to_string()).envs(settings.iter().copied()))
 }
