@@ -54,6 +54,7 @@ unsafe fn load_into(
         // SAFETY: what was found stays registered.
         return unsafe { join_another_copy(db, found, default) };
     }
+    tideline_vfs::open_with(tideline_sync::store_options);
     tideline_vfs::register(default).map_err(|code| failed("registering the VFS", code))?;
     *registered = true;
     tideline_journal::report_to(|error| {

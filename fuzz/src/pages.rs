@@ -50,8 +50,13 @@ impl Rng {
 /// Those of [`Store::open`].
 pub fn open(process: &Arc<SimProcess>) -> Result<Arc<Store>> {
     let disk: Arc<dyn Disk> = Arc::clone(process) as Arc<dyn Disk>;
-    let options =
-        Options { segment_bytes: 4 << 10, fold_step: 3, background: false, clock: Arc::new(Stopped) };
+    let options = Options {
+        segment_bytes: 4 << 10,
+        fold_step: 3,
+        background: false,
+        clock: Arc::new(Stopped),
+        ..Options::default()
+    };
     Store::open(disk, Path::new(BASE), options)
 }
 

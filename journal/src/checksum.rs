@@ -12,6 +12,7 @@ use crate::kept::Kept;
 use crate::lsn::Lsn;
 use crate::session::Session;
 use crate::snapshot::{Snapshot, hash_in_table};
+use crate::source::Ahead;
 use crate::state::{State, lock_page};
 use crate::store::Store;
 
@@ -44,6 +45,7 @@ impl Store {
         let mut image = vec![0; state.page_size as usize];
         let mut sum = 0u64;
         let mut learned = false;
+        let mut ahead = Ahead::default();
         let mut from = 1;
         while from <= state.size {
             let count = BULK.min((state.size - from + 1) as usize);
@@ -57,10 +59,14 @@ impl Store {
                     None if base != 0 => base,
                     None if !pay => return Ok(None),
                     None => {
+                        ahead.reach(self, view, page)?;
                         view.read(self, page, 0, &mut image)?;
                         let hash = page_hash(page, &image);
-                        hashes.set(page, hash)?;
-                        learned = true;
+                        // One that is noted of a page that isn't here tells that it should be.
+                        if !self.lacks(page)? {
+                            hashes.set(page, hash)?;
+                            learned = true;
+                        }
                         hash
                     }
                 };

@@ -213,9 +213,17 @@ impl ControlFile {
         self.word(W_MARKED).load(Ordering::SeqCst) != 0
     }
 
-    /// Sets every word as for a store whose head and durable head are `head`. Under [`Lock::Open`]
-    /// with nobody else there.
-    pub fn rebuild(&self, epoch: u64, head: Lsn, base: Lsn, horizon: Lsn, marked: bool, segment: u32) {
+    /// Sets every word as for a store whose head and durable head are `head`, and whose base is at one LSN and may hold
+    /// images up to another. Under [`Lock::Open`] with nobody else there.
+    pub fn rebuild(
+        &self,
+        epoch: u64,
+        head: Lsn,
+        [base, target]: [Lsn; 2],
+        horizon: Lsn,
+        marked: bool,
+        segment: u32,
+    ) {
         for word in self.words.words() {
             word.store(0, Ordering::Relaxed);
         }
@@ -225,8 +233,7 @@ impl ControlFile {
         set(W_DURABLE, head.get());
         set(W_PUBLISHED, head.get());
         set(W_BASE, base.get());
-        // A fold may have been under way.
-        set(W_TARGET, if marked { head.max(base).get() } else { base.get() });
+        set(W_TARGET, target.get());
         set(W_HORIZON, horizon.get());
         set(W_MARKED, u64::from(marked));
         set(W_SEGMENT, u64::from(segment));

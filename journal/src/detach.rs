@@ -12,8 +12,20 @@ impl Store {
     /// go on reading what they read; nothing can be written through them.
     ///
     /// # Errors
-    /// `Busy`, naming who still needs it: other processes or connections.
+    /// `Busy`, naming who still needs it: other processes or connections; `Denied` while it is a lazy clone.
     pub fn detach(self: &Arc<Self>) -> Result<()> {
+        self.take_apart(false)
+    }
+
+    /// Removes a lazy clone, with its side folder and its base.
+    ///
+    /// # Errors
+    /// `Busy`, as [`Store::detach`]; `Denied` if it is none.
+    pub fn discard(self: &Arc<Self>) -> Result<()> {
+        self.take_apart(true)
+    }
+
+    fn take_apart(&self, discards: bool) -> Result<()> {
         // The thread makes files.
         let _step = self.maintenance.step();
         let mut closed = self.closed.lock();
@@ -21,7 +33,7 @@ impl Store {
             return Ok(());
         }
         self.control.file().lock(Lock::Open)?;
-        let result = self.detach_alone();
+        let result = self.take_apart_alone(discards);
         if result.is_ok() {
             *closed = true;
             self.leave_base();
@@ -30,7 +42,7 @@ impl Store {
         result
     }
 
-    fn detach_alone(&self) -> Result<()> {
+    fn take_apart_alone(&self, discards: bool) -> Result<()> {
         let busy = |who: String| Error::new(Code::Busy, format!("{who}; close it there, then detach again"));
         if !self.control.file().alone()? {
             return Err(busy("another process has this database open".into()));
@@ -45,7 +57,20 @@ impl Store {
         if self.control.poisoned() {
             return Err(crate::session::poisoned());
         }
-        self.rest()?;
+        self.side_in_place()?;
+        match (discards, self.read_superblock()?.lazy) {
+            (true, true) => self.in_place()?,
+            (true, false) => {
+                let text = "the database is no lazy clone, but whole; detach it, and remove it";
+                return Err(Error::new(Code::Denied, text));
+            }
+            (false, true) => {
+                let text =
+                    "the database is a lazy clone; fetch the rest with tide_hydrate(), then detach again";
+                return Err(Error::new(Code::Denied, text));
+            }
+            (false, false) => self.rest()?,
+        }
         // Without the superblock the rest means nothing, so it goes first.
         let mut names = self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))?;
         names.sort_by_key(|name| Name::parse(name) != Some(Name::Superblock));
@@ -61,6 +86,10 @@ impl Store {
             self.disk.sync_dir(&self.side).at(|| format!("syncing {}", self.side.display()))?;
         }
         self.disk.remove_dir(&self.side).at(|| format!("removing {}", self.side.display()))?;
+        if discards {
+            // It is marked: nobody takes it for a database until it is gone, too.
+            self.disk.remove(&self.path).at(|| format!("removing {}", self.path.display()))?;
+        }
         if let Some(folder) = self.side.parent() {
             self.disk.sync_dir(folder).at(|| format!("syncing {}", folder.display()))?;
         }

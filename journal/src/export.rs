@@ -7,6 +7,7 @@ use crate::disk::How;
 use crate::error::{At, Code, Error, Result};
 use crate::lsn::Lsn;
 use crate::session::Session;
+use crate::source::Ahead;
 use crate::state::lock_page;
 use crate::store::Store;
 
@@ -14,7 +15,7 @@ impl Store {
     /// Writes the database at the head into a new file at the absolute `path`, durably.
     ///
     /// # Errors
-    /// `Argument` if something is there, `Full`, `Io`; no file is left then.
+    /// `Argument` if something is there, `Full`, `Io`; of a lazy clone, those of its source. No file is left then.
     pub fn export(self: &Arc<Self>, path: &Path) -> Result<Lsn> {
         let mut session = Session::new(Arc::clone(self))?;
         session.begin_read()?;
@@ -33,9 +34,11 @@ impl Store {
         let state = view.state;
         let size = state.page_size as usize;
         let mut image = vec![0; size];
+        let mut ahead = Ahead::default();
         let written = (|| {
             file.set_len(state.bytes()).at(here)?;
             for page in (1..=state.size).filter(|&page| page != lock_page(size)) {
+                ahead.reach(self, view, page)?;
                 view.read(self, page, 0, &mut image)?;
                 file.write_at(&image, u64::from(page - 1) * size as u64).at(here)?;
             }

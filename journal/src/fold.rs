@@ -6,7 +6,7 @@
 //! 2. the superblock, which says that they are on the disk; in a kept segment, images that step 3
 //!    replaces and history needs;
 //! 3. the base's pages, in order;
-//! 4. the pages' hashes;
+//! 4. the pages' hashes; of a lazy clone, then that the pages are here;
 //! 5. the superblock: the base is at T. Until then the journal still has every page that 3 wrote.
 
 use std::sync::Arc;
@@ -106,17 +106,22 @@ impl Store {
             return Ok(None);
         }
         // One that gives history up keeps no images, and is done as such.
-        let horizon = (block.history > block.base.lsn).then_some(block.history);
-        let target = horizon.unwrap_or(target);
+        let given_up = (block.history > block.base.lsn).then_some(block.history);
+        let target = given_up.unwrap_or(target);
         self.make_durable(target)?;
         if self.control.announce_fold(target)? < target {
             return Ok(None);
         }
-        self.job(block, index, target, horizon).map(Some)
+        if block.lazy {
+            self.promise(target, Some(target), None)?;
+        }
+        // A lazy clone gives history up wherever it is folded to; the journal begins where a segment does.
+        let begins = |lsn: &Lsn| !block.lazy || index.segments().any(|s| s.header.first == lsn.next());
+        self.job(block, index, target, given_up.filter(begins)).map(Some)
     }
 
     /// Finishes a fold that was begun and isn't under way; false if readers don't allow it. Under the fold lock.
-    fn finish_begun(&self, index: &Arc<Index>) -> Result<bool> {
+    pub(crate) fn finish_begun(&self, index: &Arc<Index>) -> Result<bool> {
         while let Some(mut job) = self.unfinished(&self.read_superblock()?, index)? {
             while !self.fold_step(&mut job, usize::MAX)? {}
         }
@@ -175,8 +180,8 @@ impl Store {
             }
             pages.sort_unstable();
             pages.dedup();
-            // Page 1 carries the counters, whether or not its image changed.
-            if target.size > 0 && pages.first() != Some(&1) {
+            // Page 1 carries the counters, whether or not its image changed; unless it isn't here.
+            if target.size > 0 && pages.first() != Some(&1) && !self.lacks(1)? {
                 pages.insert(0, 1);
             }
         }
@@ -233,7 +238,7 @@ impl Store {
         let block = self.read_superblock()?;
         if job.target.lsn > block.base.lsn {
             let (len, wanted) = (self.base.len().at(here)?, job.target.bytes());
-            if len < wanted {
+            if len < wanted && !block.lazy {
                 // Every page behind the old end has a row, and so has been written: none is made up.
                 return Err(self.ends_before((len / u64::from(job.target.page_size)) as u32 + 1));
             }
@@ -252,6 +257,10 @@ impl Store {
             }
             hashes.set_many(&moved)?;
             hashes.sync()?;
+            if let Some(lazy) = self.lazy.as_ref().filter(|_| block.lazy) {
+                let there = job.pages.partition_point(|&page| page <= job.target.size);
+                lazy.present.set(&job.pages[..there])?;
+            }
         }
         let first_before = block.first_segment;
         let first = {
@@ -376,6 +385,10 @@ impl Store {
         let block = self.read_superblock()?;
         let target = self.control.announce_fold(head)?;
         if target > block.base.lsn {
+            if block.lazy {
+                // Images that it would keep for history may not be here.
+                self.promise(target, Some(target), None)?;
+            }
             let mut job = self.job(&block, &index, target, None)?;
             while !self.fold_step(&mut job, usize::MAX)? {}
         }
@@ -416,6 +429,9 @@ impl Store {
         self.adopt_orphans()?;
         let head = self.control.appended();
         let block = self.read_superblock()?;
+        if block.lazy {
+            return self.leave_lazy(head);
+        }
         // What has changed since the last rest is dropped then; of age alone, that can wait.
         let forgets = block.retention == Retention::None && block.horizon.lsn < block.base.lsn;
         let given_up = block.history > block.horizon.lsn;
@@ -433,6 +449,15 @@ impl Store {
         self.forget_history()?;
         self.drop_spares()?;
         // What processes that died had ready or to spare.
+        let tail = self.tail.lock();
+        self.opening().clean(&self.read_superblock()?, &tail).map(drop)
+    }
+
+    /// Leaves a lazy clone as it is, but for what the next opening would have to do: it can't come to rest.
+    fn leave_lazy(&self, head: Lsn) -> Result<()> {
+        self.make_durable(head)?;
+        self.promise(head, None, None)?;
+        self.drop_spares()?;
         let tail = self.tail.lock();
         self.opening().clean(&self.read_superblock()?, &tail).map(drop)
     }

@@ -172,7 +172,8 @@ impl Store {
     /// the base has newer ones.
     pub(crate) fn keep_dropped(&self, block: &Superblock, index: &Arc<Index>, horizon: Lsn) -> Result<()> {
         let base = block.base;
-        if horizon >= base.lsn {
+        // What is below the base may be given up already, as it is in a lazy clone.
+        if horizon.max(block.history) >= base.lsn {
             return Ok(());
         }
         let state = index.state(horizon).ok_or_else(|| {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   Session ──► Snapshot ──► Index ──► Segment ─┐
-//!      │            └──────► base ──────────────┤──► disk::{Disk, File, Words}
+//!      │            ├──────► base ──────────────┤──► disk::{Disk, File, Words}
+//!      │            └──────► PageSource         │    (what the base of a lazy clone lacks)
 //!      └► Overlay ──► Store ──► Control ────────┘
 //! ```
 //! No SQLite type is known here, and the only `unsafe` code is in `disk/mmap.rs` and `disk/warm.rs`.
@@ -22,6 +23,8 @@ mod fold;
 mod format;
 mod hash;
 mod hashes;
+mod hydrate;
+mod image;
 mod index;
 mod kept;
 mod log;
@@ -32,6 +35,7 @@ mod merge;
 mod overlay;
 mod past;
 mod prepared;
+mod present;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod probe;
@@ -45,12 +49,14 @@ mod segment;
 mod session;
 mod ship;
 mod snapshot;
+mod source;
 mod spare;
 mod state;
 mod store;
 mod touched;
 mod unpacked;
 mod verify;
+mod whole;
 
 pub mod disk;
 
@@ -58,12 +64,14 @@ pub use clock::{Clock, SystemClock};
 pub use error::{Code, Error, Result};
 pub use format::{Origin, PackedRows, Retention, unpack_rows};
 pub use hash::{HEADER_LEN, page_hash};
+pub use image::{Image, WholePiece};
 pub use log::{LogRow, Status};
 pub use lsn::{Lsn, LsnRange};
 pub use maintenance::{Held, Visitor, block_signals};
 pub use remotes::{RemoteTurn, Traffic};
 pub use session::{Durability, Session};
 pub use ship::{Batches, Stated, stated};
+pub use source::{PageSource, Sources};
 pub use state::{Counters, State, lock_page, page_size_of};
 pub use store::{Options, Store, random_id, side_folder};
 pub use verify::Finding;

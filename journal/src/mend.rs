@@ -40,13 +40,52 @@ impl Store {
     /// # Errors
     /// Of the operating system.
     pub(crate) fn mend(&self, page: u32) -> Result<Mended> {
+        self.mending(|| self.mend_held(page))
+    }
+
+    /// Does `work` under the fold lock, unless a fold is under way.
+    fn mending(&self, work: impl FnOnce() -> Result<Mended>) -> Result<Mended> {
         let running = self.fold.lock();
         if running.is_some() || !self.control.file().try_lock(Lock::Fold)? {
             return Ok(Mended::Later);
         }
-        let mended = self.mend_held(page);
+        let mended = work();
         self.control.file().unlock(Lock::Fold);
         mended
+    }
+
+    /// A page that a lazy clone lacks has a hash noted, as no page that isn't here has: if the base has the image that
+    /// it is of, somebody died before it noted that the page is here, or that was lost, and is noted now; else the hash
+    /// is forgotten.
+    ///
+    /// # Errors
+    /// Of the operating system.
+    pub(crate) fn mend_absent(&self, page: u32) -> Result<Mended> {
+        self.mending(|| {
+            let base = self.read_superblock()?.base;
+            let Some(lazy) = self.lazy.as_ref().filter(|_| self.control.fold_target() <= base.lsn) else {
+                return Ok(Mended::Later);
+            };
+            let hashes = Hashes::open(&*self.disk, &self.path, &self.side, base.page_size)?;
+            let Some(known) = hashes.get(page)?.filter(|_| page <= base.size) else {
+                return Ok(Mended::Later);
+            };
+            if lazy.present.has(page)? {
+                return Ok(Mended::Later);
+            }
+            let mut image = vec![0; base.page_size as usize];
+            let offset = u64::from(page - 1) * u64::from(base.page_size);
+            let here = || format!("reading {}", self.path.display());
+            let got = self.base.read_at(&mut image, offset).at(here)?;
+            if got == image.len() && page_hash(page, &image) == known {
+                self.base.sync().at(here)?;
+                lazy.present.set(&[page])?;
+                return Ok(Mended::Page(self.name_of(&self.path)));
+            }
+            hashes.set(page, 0)?;
+            hashes.sync()?;
+            Ok(Mended::Hash)
+        })
     }
 
     /// The same, under the fold lock.
@@ -93,6 +132,9 @@ impl Store {
         if known != Some(hash) {
             hashes.set(page, hash)?;
             hashes.sync()?;
+        }
+        if let Some(lazy) = &self.lazy {
+            lazy.present.set(&[page])?;
         }
         Ok(if sound { Mended::Hash } else { Mended::Page(self.name_of(&segment.path)) })
     }

@@ -3,23 +3,63 @@
 use std::sync::Arc;
 
 use crate::error::{At, Result};
+use crate::format::Shipped;
 use crate::index::Index;
+use crate::lsn::Lsn;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::store::Store;
 
+impl Store {
+    /// The pages whose earlier images a shipped entry, or a piece of one, is made from, and for which this lazy clone's
+    /// source would be asked while [`Store::receive`] keeps others from committing. Whoever fetches them before has it
+    /// find them quickly.
+    ///
+    /// # Errors
+    /// `Damaged`, `Format` if `blob` is none; `Io`.
+    pub fn pages_wanted(self: &Arc<Self>, blob: &[u8]) -> Result<Vec<u32>> {
+        if blob.is_empty() || !self.is_lazy()? {
+            return Ok(Vec::new());
+        }
+        let shipped = Shipped::check(blob)?;
+        let header = &shipped.header;
+        self.catch_up(self.head())?;
+        let index = self.whole()?;
+        let before = Lsn::new(header.range.first.get() - 1);
+        let due = !header.full && header.range.last > self.head();
+        let known = due && header.lineage == self.lineage() && before >= self.control.horizon();
+        let Some(state) = index.state(before).filter(|_| known) else { return Ok(Vec::new()) };
+        let past = Past::new(self, index, state, false);
+        let mut pages = Vec::new();
+        for row in shipped.rows().filter(|row| row.is_difference()) {
+            if past.is_absent(self, row.page)? {
+                pages.push(row.page);
+            }
+        }
+        Ok(pages)
+    }
+}
+
 /// The database at an LSN that may be below the base's. Whoever reads it has a newer snapshot pinned.
 pub(crate) struct Past {
     view: Snapshot,
+    /// Images that the base of a lazy clone lacks count as gone, instead of being asked for.
+    here_alone: bool,
 }
 
 impl Past {
-    /// At `state`, which `index` knows.
-    pub fn new(store: &Store, index: Arc<Index>, state: State) -> Past {
+    /// At `state`, which `index` knows: images from `here_alone`, or from a lazy clone's source as well.
+    pub fn new(store: &Store, index: Arc<Index>, state: State, here_alone: bool) -> Past {
         // What is above either is in the journal, and stays there for whoever has a snapshot. The horizon moves before
         // the base gets there.
         let floor = store.control.horizon().min(store.control.base());
-        Past { view: Snapshot { index, state, floor, copies: false } }
+        Past { view: Snapshot { index, state, floor, copies: false }, here_alone }
+    }
+
+    /// True if [`Past::read`] would ask the source of a lazy clone for `page`.
+    pub fn is_absent(&self, store: &Store, page: u32) -> Result<bool> {
+        let Snapshot { state, .. } = &self.view;
+        Ok(page > 1 && page <= state.size && self.view.is_in_base(page) && store.lacks(page)?)
     }
 
     /// Fills `to` with the image that `page` had; false if it isn't there any more, wasn't yet, or had another length.
@@ -43,6 +83,13 @@ impl Past {
         };
         if !stays() {
             return Ok(false);
+        }
+        if store.lacks(page)? {
+            return if self.here_alone {
+                Ok(false)
+            } else {
+                store.read_absent(page, to.len(), 0, to).map(|()| stays())
+            };
         }
         // Not through a mapping: a fold may cut the file off.
         let offset = u64::from(page - 1) * to.len() as u64;

@@ -228,10 +228,10 @@ impl Applying {
         here: &State,
     ) -> Result<Applying> {
         // What came before counts only where pages of it stay.
-        let sum = if header.full {
+        let mut sum = if header.full {
             Some(0)
         } else if header.checksum_after.is_some() {
-            store.checksum(session.pinned()?, true)?
+            store.checksum(session.pinned()?, !store.is_lazy()?)?
         } else {
             None
         };
@@ -246,6 +246,11 @@ impl Applying {
                 ));
             }
         }
+        if !header.full && store.is_lazy()? {
+            // To go on with it takes the hash of each page that the entry replaces, for which the source would be asked
+            // while nobody else can commit.
+            sum = None;
+        }
         let index = Arc::clone(&session.pinned()?.index);
         let before = Lsn::new(header.range.first.get() - 1);
         let horizon = store.control.horizon();
@@ -257,7 +262,7 @@ impl Applying {
             sum,
             next_page: 1,
             missing: false,
-            past: known.map(|state| Past::new(store, index, state)),
+            past: known.map(|state| Past::new(store, index, state, false)),
         })
     }
 

@@ -9,7 +9,7 @@ use crate::lsn::Lsn;
 use crate::segment::Segment;
 use crate::state::{Counters, State, page_size_of, size_of};
 use crate::store::{
-    Images, MARK_BYTE, Opening, Recovered, Tail, advance, base_header, read_superblock_slots,
+    Images, MARK_BYTE, Opening, Recovered, Tail, advance, base_header, marked_header, read_superblock_slots,
     write_superblock,
 };
 
@@ -20,7 +20,7 @@ impl Opening<'_> {
     /// As the recovery table says. Nothing is changed then.
     pub fn recover(&self) -> Result<Recovered> {
         let mut header = base_header(self.base)?;
-        let marked = header.get(19) == Some(&MARK_BYTE);
+        let mut marked = header.get(19) == Some(&MARK_BYTE);
         // R11, R12, R13: which slot of the superblock counts.
         let Some((mut block, torn)) = read_superblock_slots(self.disk, self.side)? else {
             if marked {
@@ -33,6 +33,22 @@ impl Opening<'_> {
         let ours = block.marked.marks(&Mark::of(&header));
         if marked && !ours {
             return Err(self.refuse(Code::Foreign, "is the base of another journal than the one in its side folder; put the folder back that belongs to it")); // R3
+        }
+
+        let lazy = self.lazy(&block)?; // R23
+        if let Some(lazy) = lazy.filter(|_| !marked) {
+            let len = self.base.len().at(|| format!("reading {}", self.path.display()))?;
+            let nothing = header.iter().all(|&b| b == 0) && len <= 512;
+            if nothing && lazy.present.count_absent(&block.base)? == block.base.pages() {
+                // R24: the clone was only just begun, and lacks nothing but its mark.
+                header = marked_header(&block.marked);
+                let written = self.base.write_at(&header, 0).and_then(|()| self.base.sync());
+                written.at(|| format!("marking {}", self.path.display()))?;
+                marked = true;
+            }
+        }
+        if block.lazy && !marked {
+            return Err(self.refuse(Code::Diverged, "was replaced while it was a lazy clone, of which pages lie elsewhere; put the file back that belongs to the side folder, or clone it again, into another place")); // R23
         }
 
         // R13, R14: segments that are missing, damaged or newer. R16: a seal with nothing behind.
@@ -149,7 +165,14 @@ impl Opening<'_> {
         let mut largest = 0;
         for name in self.names()? {
             match Name::parse(&name) {
-                Some(Name::Spare(..) | Name::NewKept(_) | Name::NewRemotes) => return Ok(None),
+                Some(
+                    Name::Spare(..)
+                    | Name::NewKept(_)
+                    | Name::NewRemotes
+                    | Name::Source
+                    | Name::NewSource
+                    | Name::Present,
+                ) => return Ok(None),
                 name => largest = largest.max(name.and_then(|name| name.segment()).unwrap_or(0)),
             }
         }
@@ -217,7 +240,8 @@ impl Opening<'_> {
                     n == block.first_segment || tail.index.segments().any(|s| s.header.number == n)
                 }
                 Some(Name::Kept(n)) => crate::kept::is_needed(self.disk, self.side, n, block)?,
-                Some(Name::NewKept(_) | Name::Spare(..) | Name::NewRemotes) => false,
+                Some(Name::NewKept(_) | Name::Spare(..) | Name::NewRemotes | Name::NewSource) => false,
+                Some(Name::Source | Name::Present) => block.lazy,
                 _ => true,
             };
             if !needed {
@@ -247,6 +271,9 @@ impl Opening<'_> {
                         | Name::Incoming
                         | Name::Remotes
                         | Name::NewRemotes
+                        | Name::Source
+                        | Name::NewSource
+                        | Name::Present
                 )
             ) {
                 self.disk.remove(&self.side.join(&name)).at(|| format!("removing {name}"))?;

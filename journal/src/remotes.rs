@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::control::Lock;
-use crate::disk::{Disk, How, appear};
-use crate::error::{At, Code, Error, Result};
-use crate::format::{Name, Origin, RemotesHeader};
+use crate::error::{Code, Error, Result};
+use crate::format::{Name, Origin, Whole};
 use crate::index::Index;
 use crate::lsn::Lsn;
 use crate::store::Store;
+use crate::whole::{read_whole, write_whole};
 
 /// What a process has asked of a remote since it opened the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,14 +81,7 @@ impl Store {
     }
 
     fn keep_remotes(&self, bytes: &[u8]) -> Result<()> {
-        let header = RemotesHeader::of(bytes).encode();
-        let len = (header.len() + bytes.len()) as u64;
-        let [fresh, path] = [Name::NewRemotes, Name::Remotes].map(|name| self.file_path(name));
-        let written = appear(&*self.disk, &self.side, [&fresh, &path], len, |file| {
-            file.write_at(&header, 0)?;
-            file.write_at(bytes, header.len() as u64)
-        });
-        written.at(|| format!("writing {}", fresh.display()))
+        write_whole(&*self.disk, &self.side, Whole::REMOTES, [Name::NewRemotes, Name::Remotes], bytes)
     }
 
     /// What whoever talks to remotes keeps with the open store in memory; made when it is first asked for.
@@ -103,7 +96,8 @@ impl Store {
     /// # Errors
     /// `Damaged`, `Format`, `Io`.
     pub fn remotes_kept(&self) -> Result<Option<Vec<u8>>> {
-        read(&*self.disk, &self.file_path(Name::Remotes))
+        let remedy = "move it away, and add the remotes anew";
+        read_whole(&*self.disk, &self.file_path(Name::Remotes), Whole::REMOTES, remedy)
     }
 
     /// Adds to what this process has asked of the remote `name`.
@@ -148,21 +142,4 @@ impl Store {
         }
         Ok(index.state(lsn).map(|state| state.id))
     }
-}
-
-fn read(disk: &dyn Disk, path: &std::path::Path) -> Result<Option<Vec<u8>>> {
-    let here = || format!("reading {}", path.display());
-    let file = match disk.open(path, How::Read) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e).at(here),
-    };
-    let mut bytes = vec![0; usize::try_from(file.len().at(here)?).unwrap_or(usize::MAX)];
-    let got = file.read_at(&mut bytes, 0).at(here)?;
-    bytes.truncate(got);
-    let body = RemotesHeader::check(&bytes).map_err(|e| {
-        let text = format!("{}: {}; move it away, and add the remotes anew", path.display(), e.text());
-        Error::new(e.code(), text)
-    })?;
-    Ok(Some(body.to_vec()))
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use crate::error::{Code, Error, Result};
 use crate::format::{Packing, ROW_LEN, Shipped, ShippedHeader};
 use crate::hash::page_hash;
+use crate::image::Image;
 use crate::lsn::{Lsn, LsnRange};
 use crate::past::Past;
 use crate::session::Session;
 use crate::snapshot::Snapshot;
+use crate::source::Ahead;
 use crate::state::lock_page;
 use crate::store::{Store, random};
 
@@ -27,6 +29,7 @@ struct Shipment {
     past: Option<Past>,
     pages: Vec<u32>,
     next: usize,
+    ahead: Ahead,
 }
 
 impl Store {
@@ -58,15 +61,7 @@ impl Store {
     /// # Errors
     /// As [`Store::prepare`], but for `Limit`.
     pub fn batches(self: &Arc<Self>, after: Lsn, max_bytes: Option<u64>) -> Result<Batches> {
-        self.whole()?;
-        let mut session = Session::new(Arc::clone(self))?;
-        session.begin_read()?;
-        let max_bytes = max_bytes.unwrap_or(BATCH_BYTES).max(1);
-        let sums = self.sums_since(&session, after)?;
-        let mut batches =
-            Batches { session, after, max_bytes, sums, shipments: VecDeque::new(), failed: false };
-        batches.refill()?;
-        Ok(batches)
+        self.image()?.batches(after, max_bytes.unwrap_or(BATCH_BYTES).max(1))
     }
 
     /// The rolling checksums that are known from `after` on; none for a full image, which has its own.
@@ -164,8 +159,9 @@ impl Store {
             body: 0,
         };
         self.make_durable(last.lsn)?;
-        let past = Some(Past::new(self, Arc::clone(&view.index), before));
-        Ok(Some(Shipment { header, identities, view, past, pages, next: 0 }))
+        // What a lazy clone lacks isn't worth asking for: the page is shipped whole.
+        let past = Some(Past::new(self, Arc::clone(&view.index), before, true));
+        Ok(Some(Shipment { header, identities, view, past, pages, next: 0, ahead: Ahead::default() }))
     }
 
     /// All pages at the snapshot.
@@ -194,7 +190,7 @@ impl Store {
             body: 0,
         };
         self.make_durable(state.lsn)?;
-        Ok(Shipment { header, identities, view, past: None, pages, next: 0 })
+        Ok(Shipment { header, identities, view, past: None, pages, next: 0, ahead: Ahead::default() })
     }
 
     /// The next piece of a shipment, of about `max_bytes` and at least one page.
@@ -211,6 +207,9 @@ impl Store {
                 break;
             }
             let page = shipment.pages[shipment.next];
+            if shipment.header.full {
+                shipment.ahead.reach(self, &shipment.view, page)?;
+            }
             shipment.view.read(self, page, 0, &mut image)?;
             let known = match &shipment.past {
                 Some(past) => past.read(self, page, &mut before)?,
@@ -247,7 +246,7 @@ pub fn stated(blob: &[u8]) -> Result<Stated> {
 
 /// Pieces of everything behind an LSN, made as they are asked for.
 pub struct Batches {
-    session: Session,
+    image: Image,
     after: Lsn,
     max_bytes: u64,
     sums: Vec<(Lsn, u64)>,
@@ -256,9 +255,25 @@ pub struct Batches {
 }
 
 impl Batches {
+    /// Those of a snapshot.
+    pub(crate) fn of(image: Image, after: Lsn, max_bytes: u64) -> Result<Batches> {
+        let sums = image.session.store().sums_since(&image.session, after)?;
+        let mut batches =
+            Batches { image, after, max_bytes, sums, shipments: VecDeque::new(), failed: false };
+        batches.refill()?;
+        Ok(batches)
+    }
+
+    /// The snapshot, when all is shipped that was wanted.
+    pub fn into_image(self) -> Image {
+        self.image
+    }
+
     fn refill(&mut self) -> Result<()> {
-        let store = Arc::clone(self.session.store());
-        if let Some(shipment) = store.shipment(&self.session, self.after, Some(self.max_bytes), &self.sums)? {
+        let store = Arc::clone(self.image.session.store());
+        if let Some(shipment) =
+            store.shipment(&self.image.session, self.after, Some(self.max_bytes), &self.sums)?
+        {
             self.after = shipment.header.range.last;
             self.shipments.push_back(shipment);
         }
@@ -270,7 +285,7 @@ impl Batches {
             self.refill()?;
         }
         let Some(shipment) = self.shipments.front_mut() else { return Ok(None) };
-        let piece = self.session.store().piece(shipment, self.max_bytes)?;
+        let piece = self.image.session.store().piece(shipment, self.max_bytes)?;
         if shipment.next == shipment.pages.len() {
             self.shipments.pop_front();
         }

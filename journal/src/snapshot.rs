@@ -55,7 +55,12 @@ impl Snapshot {
                 if self.copies { segment.read(offset, to)? } else { segment.copy(offset, to)? }
             }
             Source::Base => {
-                store.check_base_page(page, self.state.page_size as usize, self.copies)?;
+                let size = self.state.page_size as usize;
+                if !store.check_base_page(page, size, self.copies)? {
+                    store.read_absent(page, size, at, to)?;
+                    self.serve(page, at, to);
+                    return Ok(());
+                }
                 let offset = u64::from(page - 1) * u64::from(self.state.page_size) + at as u64;
                 match store.base.slice(offset, to.len()).filter(|_| !self.copies) {
                     Some(bytes) => to.copy_from_slice(bytes),
@@ -71,10 +76,20 @@ impl Snapshot {
                 }
             }
         }
+        self.serve(page, at, to);
+        Ok(())
+    }
+
+    /// Puts served bytes where they belong in those of `page` from byte `at` on.
+    fn serve(&self, page: u32, at: usize, to: &mut [u8]) {
         if page == 1 {
             self.state.counters.serve(to, at);
         }
-        Ok(())
+    }
+
+    /// True if the base has `page` for this snapshot, or should have it.
+    pub fn is_in_base(&self, page: u32) -> bool {
+        matches!(self.source(page), Source::Base)
     }
 
     /// The image of `page` without a copy. Never page 1, whose served bytes aren't stored.
@@ -118,8 +133,8 @@ impl Snapshot {
                 self.index.segment(found.place.segment).file.slice(found.place.offset, size)
             }
             Source::Base => {
-                store.check_base_page(page, size, self.copies)?;
-                store.base.slice(u64::from(page - 1) * size as u64, size)
+                let here = store.check_base_page(page, size, self.copies)?;
+                if here { store.base.slice(u64::from(page - 1) * size as u64, size) } else { None }
             }
         })
     }

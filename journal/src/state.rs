@@ -105,6 +105,12 @@ pub struct State {
 }
 
 impl State {
+    /// How many pages it has, without the one that is never used.
+    pub(crate) fn pages(&self) -> u64 {
+        let lock = self.size > 0 && self.size >= lock_page(self.page_size as usize);
+        u64::from(self.size) - u64::from(lock)
+    }
+
     /// False for an LSN that nobody gets to, and sizes that no database has.
     pub(crate) fn is_possible(&self) -> bool {
         let pages = is_page_size(self.page_size as usize) && self.size <= MAX_SIZE;

@@ -53,33 +53,25 @@ impl Touched {
 
 impl Store {
     /// Compares a page of the base with its hash when it is touched for the first time, where the
-    /// hash is known; by a system call where it `copies`.
+    /// hash is known; by a system call where it `copies`. False if the base lacks it.
     #[inline]
-    pub(crate) fn check_base_page(&self, page: u32, size: usize, copies: bool) -> Result<()> {
+    pub(crate) fn check_base_page(&self, page: u32, size: usize, copies: bool) -> Result<bool> {
         let (word, bit) = self.touched.word(page);
-        if word.load(Ordering::Relaxed) & bit != 0 { Ok(()) } else { self.first_touch(page, size, copies) }
+        if word.load(Ordering::Relaxed) & bit != 0 { Ok(true) } else { self.first_touch(page, size, copies) }
     }
 
     #[cold]
-    fn first_touch(&self, page: u32, size: usize, copies: bool) -> Result<()> {
+    fn first_touch(&self, page: u32, size: usize, copies: bool) -> Result<bool> {
+        if self.lacks(page)? {
+            return Ok(false);
+        }
         let (word, bit) = self.touched.word(page);
-        let hashes = {
-            let mut cached = self.touched.hashes.lock();
-            match &*cached {
-                Some((of, hashes)) if *of == size => hashes.clone(),
-                // Those at the name are another's, or none; this page is compared when the folder is back.
-                _ if self.side_in_place().is_err() => return Ok(()),
-                _ => {
-                    let hashes = Hashes::existing(&*self.disk, &self.side, size as u32)?.map(Arc::new);
-                    *cached = Some((size, hashes.clone()));
-                    hashes
-                }
-            }
-        };
+        // This page is compared when the folder is back.
+        let Some(hashes) = self.sidecar(size)? else { return Ok(true) };
         let Some(known) = hashes.map(|hashes| hashes.get(page)).transpose()?.flatten() else {
             // Nothing is known of it; what a fold writes later is known to be right.
             word.fetch_or(bit, Ordering::Relaxed);
-            return Ok(());
+            return Ok(true);
         };
         let offset = u64::from(page - 1) * size as u64;
         let hash = match self.base.slice(offset, size).filter(|_| !copies) {
@@ -103,7 +95,28 @@ impl Store {
             ));
         }
         word.fetch_or(bit, Ordering::Relaxed);
-        Ok(())
+        Ok(true)
+    }
+
+    /// The sidecar, if it has hashes of pages of this size; `None` where it can't be reached, as those at the name are
+    /// another's, or none.
+    fn sidecar(&self, size: usize) -> Result<Option<Option<Arc<Hashes>>>> {
+        let mut cached = self.touched.hashes.lock();
+        match &*cached {
+            Some((of, hashes)) if *of == size => Ok(Some(hashes.clone())),
+            _ if self.side_in_place().is_err() => Ok(None),
+            _ => {
+                let hashes = Hashes::existing(&*self.disk, &self.side, size as u32)?.map(Arc::new);
+                *cached = Some((size, hashes.clone()));
+                Ok(Some(hashes))
+            }
+        }
+    }
+
+    /// Hash of `page` of the base, where it is known.
+    pub(crate) fn known_hash(&self, page: u32, size: usize) -> Result<Option<u64>> {
+        let hashes = self.sidecar(size)?.flatten();
+        Ok(hashes.map(|hashes| hashes.get(page)).transpose()?.flatten())
     }
 
     /// Forgets the sidecar if it isn't at its name any more: folds have noted what they wrote in another one since.

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use crate::control::{Control, Lock};
 use crate::disk::How;
 use crate::error::{At, Code, Error, Result};
-use crate::format::{Name, SEGMENT_HEADER_LEN, SLOT_LEN, SUPERBLOCK_LEN, Superblock};
+use crate::format::{Name, SEGMENT_HEADER_LEN, SLOT_LEN, SUPERBLOCK_LEN, Superblock, Whole, tag_offset};
 use crate::hash::page_hash;
 use crate::hashes::Hashes;
 use crate::lsn::Lsn;
 use crate::mend::Mended;
+use crate::present::{Present, REMEDY, lost};
 use crate::segment::Segment;
 use crate::session::Session;
 use crate::state::lock_page;
 use crate::store::Store;
+use crate::whole::read_whole;
 
 /// Something that isn't as it should be.
 #[derive(Clone, Debug)]
@@ -59,6 +61,7 @@ impl Store {
         self.verify_journal(&session, &mut findings)?;
         self.verify_kept(&mut findings)?;
         self.verify_remotes(&mut findings)?;
+        self.verify_lazy(&mut findings)?;
         self.verify_base(&session, &mut findings)?;
         if whole {
             self.verify_hidden(&session, &mut findings)?;
@@ -80,6 +83,50 @@ impl Store {
                 message: e.text().to_owned(),
             }),
             Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+
+    /// What a lazy clone keeps: where its pages come from, and which are here.
+    fn verify_lazy(&self, findings: &mut Vec<Finding>) -> Result<()> {
+        let block = self.read_superblock()?;
+        if !block.lazy {
+            return Ok(());
+        }
+        let finding = |severity, name: Name, page: Option<u32>, message: String| Finding {
+            severity,
+            file: self.name_of(&self.file_path(name)),
+            offset: page.map(tag_offset),
+            lsn: None,
+            page,
+            message,
+        };
+        let path = self.file_path(Name::Source);
+        let source = read_whole(&*self.disk, &path, Whole::SOURCE, REMEDY).and_then(|source| match source {
+            Some(_) => Ok(()),
+            None => Err(lost(&path)),
+        });
+        let present = Present::open(&*self.disk, &self.side);
+        let tags = present.and_then(|present| present.damaged(block.base.size));
+        for (name, found) in [(Name::Source, source.map(|()| Vec::new())), (Name::Present, tags)] {
+            match found {
+                Ok(pages) => {
+                    for page in pages {
+                        let cause = format!("it doesn't tell whether page {page} is here");
+                        findings.push(match self.mend(page) {
+                            Ok(Mended::Page(_) | Mended::Hash) => {
+                                let text = format!("{cause}; it is, and was noted again");
+                                finding("warning", name, Some(page), text)
+                            }
+                            _ => finding("error", name, Some(page), format!("{cause}; {REMEDY}")),
+                        });
+                    }
+                }
+                Err(e) if matches!(e.code(), Code::Damaged | Code::Format | Code::Missing) => {
+                    findings.push(finding("error", name, None, e.text().to_owned()));
+                }
+                Err(e) => return Err(e),
+            }
         }
         Ok(())
     }
@@ -271,6 +318,15 @@ impl Store {
                 page: Some(page),
                 message,
             };
+            // Of a tag that is damaged, verify_lazy has told.
+            match self.lacks(page) {
+                Ok(false) => {}
+                Ok(true) if hashes.get(page)?.is_some() => {
+                    self.verify_absent(page, findings)?;
+                    continue;
+                }
+                _ => continue,
+            }
             if u64::from(page) * size as u64 > len {
                 // One finding stands for all pages behind the file's end.
                 findings.push(finding(self.ends_before(page).text().to_owned()));
@@ -292,6 +348,21 @@ impl Store {
             }
         }
         if learned { hashes.sync() } else { Ok(()) }
+    }
+
+    /// A page that a lazy clone lacks, and that has a hash all the same.
+    fn verify_absent(&self, page: u32, findings: &mut Vec<Finding>) -> Result<()> {
+        if matches!(self.mend_absent(page)?, Mended::Hash) {
+            findings.push(Finding {
+                severity: "warning",
+                file: self.name_of_hashes(),
+                offset: None,
+                lsn: None,
+                page: Some(page),
+                message: format!("a hash was noted for page {page}, which isn't here; it was forgotten"),
+            });
+        }
+        Ok(())
     }
 
     /// Mends a page of the base, and says what became of it: `broken` is what is found if nothing does.
@@ -339,8 +410,8 @@ impl Store {
     fn verify_replaced(&self, session: &Session, findings: &mut Vec<Finding>) -> Result<()> {
         let view = session.pinned()?;
         let block = self.read_superblock()?;
-        if block.history > block.base.lsn {
-            // A fold that gives up what the base has didn't get to its end.
+        if block.lazy || block.history > block.base.lsn {
+            // A lazy clone keeps none. A fold that gives up what the base has didn't get to its end.
             return Ok(());
         }
         let folded = self.folded_pages(&block, &view.index, &view.state)?;

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use common::{Change, Model, PAGE, PATH, Rng, commit, open};
 use tideline_journal::disk::{Disk, How, SimDisk, SimProcess};
-use tideline_journal::{Durability, Lsn, LsnRange, Session, Store, page_hash};
+use tideline_journal::{
+    Durability, Lsn, LsnRange, Options, PageSource, Result, Session, Sources, State, Store, page_hash,
+};
 
 const TEXT: &str = include_str!("../../FORMAT.md");
 const SIDE: &str = "/app.db-tide";
@@ -766,6 +768,83 @@ fn what_is_kept_about_remotes_is_as_specified() {
 }
 
 #[test]
+fn files_of_a_lazy_clone_are_as_specified() {
+    let process = SimDisk::new().process();
+    let state = State { lsn: Lsn::new(5), id: 6, page_size: PAGE as u32, size: 9, ..State::default() };
+    let on: Arc<dyn Disk> = Arc::clone(&process) as Arc<dyn Disk>;
+    let path = Path::new(PATH);
+    drop(Store::begin_lazy(on, path, common::options(), [7; 16], state, Some(8), b"there").unwrap());
+    let bytes = side(&process, "source");
+    let header = View::new("Source header", &bytes).sealed();
+    assert_eq!(header.get("length"), 5);
+    assert_eq!(header.get("body"), u64::from(crc32(b"there")));
+    assert_eq!(&bytes[header.layout.len..], b"there");
+
+    let bytes = side(&process, "present");
+    let header = View::new("Present header", &bytes).sealed();
+    let fields = ["lsn", "page size", "size", "flags", "checksum"].map(|name| header.get(name));
+    assert_eq!(fields, [5, PAGE as u64, 9, 1, 8]);
+    assert_eq!(bytes[header.layout.len..], [0; 2 * 9]);
+    let superblock = side(&process, "store");
+    let block = View::new("Superblock slot", slot(&superblock));
+    assert_eq!((block.get("lazy"), block.get("durable"), block.get("history")), (1, 5, 5));
+    assert_eq!(load(&process, PATH)[16..24], [16, 0, 1, 0x54, 0, 64, 32, 32]);
+}
+
+#[test]
+fn tags_of_a_lazy_clone_are_as_specified() {
+    struct Sevens;
+    impl PageSource for Sevens {
+        fn read(&self, page: u32, to: &mut [u8]) -> Result<()> {
+            to.copy_from_slice(&common::image(page, 7, 9, 3));
+            Ok(())
+        }
+        fn prefetch(&self, _pages: &[u32]) -> Result<()> {
+            Ok(())
+        }
+    }
+    impl Sources for Sevens {
+        fn open(&self, _store: &Store, _description: &[u8]) -> Result<Arc<dyn PageSource>> {
+            Ok(Arc::new(Sevens))
+        }
+    }
+    let process = SimDisk::new().process();
+    let state = State { lsn: Lsn::new(5), id: 6, page_size: PAGE as u32, size: 9, ..State::default() };
+    let on: Arc<dyn Disk> = Arc::clone(&process) as Arc<dyn Disk>;
+    let source: Option<Arc<dyn Sources>> = Some(Arc::new(Sevens));
+    let options = Options { source, fetch_bytes: 2 * PAGE, ..common::options() };
+    let store = Store::begin_lazy(on, Path::new(PATH), options, [7; 16], state, None, b"").unwrap();
+    let mut session = Session::new(Arc::clone(&store)).unwrap();
+    let mut model = common::read(&store).unwrap().1;
+    commit(&mut session, &mut model, &Change { fills: vec![(6, 5)], size: 12 }, Durability::Process).unwrap();
+    store.fold().unwrap();
+    store.hydrate(|_, _| false).unwrap();
+    let bytes = side(&process, "present");
+    let header = View::new("Present header", &bytes).sealed();
+    assert_eq!((header.get("flags"), bytes.len()), (0, header.layout.len + 2 * 12));
+    let set = constant("bits that are set in each tag of a page that is present");
+    let hashes = side(&process, "hashes");
+    let base = load(&process, PATH);
+    for (page, tag) in (1u64..).zip(bytes[header.layout.len..].chunks(2)) {
+        // The commit wrote page 1, 6 and the new ones; then two were fetched.
+        let here = [1, 2, 3, 6, 10, 11, 12].contains(&page);
+        let expected = if here { (mix(page) & 0xffff) | set } else { 0 };
+        assert_eq!(unsigned(tag), expected, "page {page}");
+        let image = &base[(page as usize - 1) * PAGE..][..PAGE];
+        let known = unsigned(&hashes[64 + 8 * (page as usize - 1)..][..8]);
+        assert_eq!(known, if here { hash_of(page as u32, image) } else { 0 }, "page {page}");
+    }
+    let block = side(&process, "store");
+    let block = View::new("Superblock slot", slot(&block));
+    let base = View::new("State", block.bytes("base"));
+    assert_eq!((base.get("lsn"), block.get("history")), (6, 6));
+    store.hydrate(|_, _| true).unwrap();
+    for slot in side(&process, "store").chunks(4096) {
+        assert_eq!(View::new("Superblock slot", slot).sealed().get("lazy"), 0);
+    }
+}
+
+#[test]
 fn files_have_the_names_that_are_listed() {
     let disk = SimDisk::new();
     let process = disk.process();
@@ -802,7 +881,10 @@ fn files_have_the_names_that_are_listed() {
         seen.insert(pattern);
     }
     for pattern in listed {
-        let passing = ["store.new", "XXXXXXXX.kept.new", "incoming", "remotes.new"].contains(&pattern);
+        // Those of a lazy clone have a test of their own.
+        let lazy = ["source", "source.new", "present"].contains(&pattern);
+        let passing =
+            lazy || ["store.new", "XXXXXXXX.kept.new", "incoming", "remotes.new"].contains(&pattern);
         assert!(passing || seen.contains(pattern), "nothing is named {pattern}");
     }
 }

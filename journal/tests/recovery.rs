@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use common::{Change, Model, PAGE, PATH, Rng, commit, open, read};
 use tideline_journal::disk::{Disk, FaultKind, How, SimDisk, SimProcess};
-use tideline_journal::{Code, Durability, Lsn, Retention, Session, Store};
+use tideline_journal::{
+    Code, Durability, Lsn, Options, PageSource, Retention, Session, Sources, State, Store,
+};
 
 const SIDE: &str = "/app.db-tide";
 const MARKER: &str = "/app.db-journal";
@@ -946,4 +948,110 @@ fn r22_a_lineage_that_was_being_taken_over_is_taken() {
         assert_eq!(replica.lineage(), source.lineage(), "step {step}");
         assert_eq!(common::read(&replica).unwrap().1, model, "step {step}");
     }
+}
+
+/// A lazy clone of a database with 9 pages at LSN 5, which was closed; nobody asks for a page.
+fn lazy_clone() -> Arc<SimDisk> {
+    let disk = SimDisk::new();
+    let on: Arc<dyn Disk> = disk.process();
+    let state = State { lsn: Lsn::new(5), id: 6, page_size: PAGE as u32, size: 9, ..State::default() };
+    let store =
+        Store::begin_lazy(on, Path::new(PATH), common::options(), [7; 16], state, None, b"there").unwrap();
+    store.close().unwrap();
+    disk
+}
+
+/// Has a page fetched, from a source whose pages are all sevens.
+fn fetch_one(disk: &Arc<SimDisk>) {
+    struct Sevens;
+    impl PageSource for Sevens {
+        fn read(&self, _page: u32, to: &mut [u8]) -> tideline_journal::Result<()> {
+            to.fill(7);
+            Ok(())
+        }
+
+        fn prefetch(&self, _pages: &[u32]) -> tideline_journal::Result<()> {
+            Ok(())
+        }
+    }
+    impl Sources for Sevens {
+        fn open(&self, _: &Store, _: &[u8]) -> tideline_journal::Result<Arc<dyn PageSource>> {
+            Ok(Arc::new(Sevens))
+        }
+    }
+    let on = disk.process() as Arc<dyn Disk>;
+    let options = Options { source: Some(Arc::new(Sevens)), ..common::options() };
+    let store = Store::open(on, Path::new(PATH), options).unwrap();
+    store.fetch_here(&[2]).unwrap();
+    assert_eq!(store.absent().unwrap(), Some((8, 9)));
+    store.close().unwrap();
+}
+
+#[test]
+fn r24_a_lazy_clone_that_was_only_just_begun_gets_its_mark() {
+    for len in [0, 512] {
+        let disk = lazy_clone();
+        let marked = load(&disk.process(), PATH);
+        let base = disk.process().open(Path::new(PATH), How::Write).unwrap();
+        base.set_len(0).unwrap();
+        base.set_len(len).unwrap();
+        drop(base);
+        let store = open(&disk.process()).unwrap();
+        assert_eq!((store.head(), store.absent().unwrap()), (Lsn::new(5), Some((9, 9))));
+        assert_eq!(load(&disk.process(), PATH), marked);
+    }
+}
+
+#[test]
+fn r23_a_lazy_clone_is_opened_with_all_that_it_needs() {
+    let store = open(&lazy_clone().process()).unwrap();
+    assert_eq!((store.head(), store.absent().unwrap()), (Lsn::new(5), Some((9, 9))));
+
+    for name in ["source", "present"] {
+        let path = format!("{SIDE}/{name}");
+        let disk = lazy_clone();
+        remove(&disk.process(), &path);
+        refused(&disk, Code::Missing);
+        let disk = lazy_clone();
+        change(&disk.process(), &path, |bytes| bytes[20] ^= 1);
+        refused(&disk, Code::Damaged);
+        let disk = lazy_clone();
+        let bytes = load(&disk.process(), &path);
+        remove(&disk.process(), &path);
+        put(&disk.process(), &path, &bytes[..bytes.len() - 2]);
+        refused(&disk, Code::Damaged);
+        let disk = lazy_clone();
+        let crc_at = if name == "source" { 28 } else { 60 };
+        change(&disk.process(), &path, |bytes| {
+            bytes[8] += 1;
+            let crc = crc32(&bytes[..crc_at]);
+            bytes[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
+        });
+        refused(&disk, Code::Format);
+    }
+
+    // A base that isn't marked is none of a lazy clone's, also an empty one, and one that is gone.
+    let disk = lazy_clone();
+    plain(&disk.process(), 6, 7);
+    refused(&disk, Code::Diverged);
+    let disk = lazy_clone();
+    fetch_one(&disk);
+    disk.process().open(Path::new(PATH), How::Write).unwrap().set_len(0).unwrap();
+    refused(&disk, Code::Diverged);
+    let disk = lazy_clone();
+    fetch_one(&disk);
+    remove(&disk.process(), PATH);
+    refused(&disk, Code::Diverged);
+    assert!(!exists(&disk.process(), PATH), "nothing is created");
+
+    // What was left when it became a store like any other goes.
+    let (disk, model) = left_behind(4);
+    let process = disk.process();
+    for name in ["source", "source.new", "present"] {
+        put(&process, &format!("{SIDE}/{name}"), b"left");
+    }
+    let store = open(&process).unwrap();
+    assert!(!inside(&process).iter().any(|name| name.starts_with("source") || name == "present"));
+    drop(store);
+    sound(&disk, 4, &model);
 }

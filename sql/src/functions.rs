@@ -13,7 +13,7 @@ use crate::raw::{self, Function, Use};
 use crate::{remotes, retention, trace};
 
 /// All of them, each with what it takes.
-static FUNCTIONS: [Function; 18] = [
+static FUNCTIONS: [Function; 19] = [
     Function { name: c"tide_version", arguments: &[], least: 0, for_use: Use::Innocuous, body: version },
     Function { name: c"tide_lsn", arguments: &["schema"], least: 0, for_use: Use::Innocuous, body: lsn },
     Function {
@@ -95,6 +95,13 @@ static FUNCTIONS: [Function; 18] = [
         for_use: Use::Command,
         body: remotes::clone,
     },
+    Function {
+        name: c"tide_hydrate",
+        arguments: &["schema"],
+        least: 0,
+        for_use: Use::Command,
+        body: remotes::hydrate,
+    },
     Function { name: c"tide_detach", arguments: &["schema"], least: 0, for_use: Use::Command, body: detach },
     Function {
         name: c"tide_last_error",
@@ -128,7 +135,7 @@ fn lsn(call: &Call<'_>) -> Result<Value> {
 fn status(call: &Call<'_>) -> Result<Value> {
     let store = call.located()?.store;
     let status = store.status()?;
-    let text = serde_json::json!({
+    let mut status_object = serde_json::json!({
         "path": status.path.to_string_lossy(),
         "page_size": status.page_size,
         "lineage": hex(&status.lineage),
@@ -141,7 +148,10 @@ fn status(call: &Call<'_>) -> Result<Value> {
         "readers": status.readers,
         "remotes": remotes::status(&store)?,
     });
-    Ok(Value::Text(text.to_string()))
+    if let (Some((absent, pages)), Some(object)) = (store.absent()?, status_object.as_object_mut()) {
+        object.insert("lazy".into(), serde_json::json!({ "absent": absent, "pages": pages }));
+    }
+    Ok(Value::Text(status_object.to_string()))
 }
 
 fn prepare(call: &Call<'_>) -> Result<Value> {

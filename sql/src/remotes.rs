@@ -6,8 +6,8 @@ use std::time::Duration;
 use rusqlite::types::Value;
 use serde_json::json;
 use tideline_journal::disk::RealDisk;
-use tideline_journal::{Code, Error, Options, Result, Store};
-use tideline_sync::{Cloning, Listed, ORIGIN, Remotes, Task};
+use tideline_journal::{Code, Error, Result, Store};
+use tideline_sync::{Cloning, Listed, ORIGIN, Remotes, Task, store_options};
 
 use crate::call::Call;
 use crate::functions::integer;
@@ -54,7 +54,7 @@ pub(crate) fn clone(call: &Call<'_>) -> Result<Value> {
     let path = call.arguments.path(1)?;
     let remote = call.arguments.object(2)?.unwrap_or_default();
     let stop = || call.host.interrupted();
-    let cloning = Cloning { url, remote, options: Options::default(), stop: &stop };
+    let cloning = Cloning { url, remote, options: store_options(), stop: &stop };
     Ok(integer(cloning.make(Arc::new(RealDisk::new()), &path)?.get()))
 }
 
@@ -88,6 +88,13 @@ fn every(value: &serde_json::Value) -> Result<Option<Duration>> {
             Err(Error::new(Code::Argument, text))
         }
     }
+}
+
+/// `tide_hydrate()`
+pub(crate) fn hydrate(call: &Call<'_>) -> Result<Value> {
+    let store = call.commanded()?.store;
+    let fetched = call.patiently(&store, || store.hydrate(|_, _| !call.host.interrupted()))?;
+    Ok(integer(fetched))
 }
 
 /// `tide_remotes`

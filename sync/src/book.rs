@@ -22,19 +22,28 @@ pub(crate) struct Position {
     /// Identity of that commit.
     #[serde(with = "hex::number")]
     pub id: u64,
+    /// Number of the newest manifest that has the whole database, up to this one.
+    pub whole: u64,
 }
 
 impl Position {
     /// Before everything.
     pub fn start(lineage: [u8; 16]) -> Position {
-        Position { lineage, number: 0, hash: [0; 32], lsn: 0, id: 0 }
+        Position { lineage, number: 0, hash: [0; 32], lsn: 0, id: 0, whole: 0 }
     }
 
     /// Behind a manifest.
     pub fn behind(link: &Link) -> Position {
         let manifest = &link.manifest;
         let (lsn, id) = (manifest.part.last, manifest.part.id);
-        Position { lineage: manifest.lineage, number: manifest.number, hash: link.hash, lsn, id }
+        Position {
+            lineage: manifest.lineage,
+            number: manifest.number,
+            hash: link.hash,
+            lsn,
+            id,
+            whole: manifest.whole,
+        }
     }
 
     pub fn lsn(&self) -> Lsn {
@@ -61,6 +70,9 @@ pub(crate) struct Remote {
     /// Writer in the manifest that was to be created last. Its number is the position's and 1.
     #[serde(default)]
     pub attempt: Option<String>,
+    /// Segments of a whole database were being put there, and no manifest names them yet.
+    #[serde(default)]
+    pub uploading: bool,
     /// When it last did what it was asked to, in milliseconds since 1970.
     #[serde(default)]
     pub last_success: Option<u64>,
@@ -80,6 +92,7 @@ impl Remote {
             probed: false,
             position: None,
             attempt: None,
+            uploading: false,
             last_success: None,
             last_error: None,
         }

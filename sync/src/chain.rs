@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tideline_journal::{Code, Error, Result};
 
-use crate::manifest::{Hash, LAST, Manifest, Part, hash, name};
+use crate::manifest::{Hash, LAST, Manifest, hash, name};
 use crate::objects::{Created, Objects};
 
 /// Where the number of a late manifest is. It may be behind, or gone: only a hint.
@@ -27,7 +27,7 @@ pub(crate) enum Appended {
     /// The caller.
     Ours(Hash),
     /// Somebody else.
-    Other(Link),
+    Other(Box<Link>),
 }
 
 /// The manifest `number`, if there is one yet.
@@ -72,18 +72,17 @@ pub(crate) fn before(objects: &Objects<'_>, link: &Link) -> Result<Option<Link>>
     if number == 0 {
         return Ok(None);
     }
-    let Some(found) = read(objects, number)? else {
-        let text = format!(
-            "{} of {} is gone; put it back, or clone from another remote",
-            name(number),
-            objects.url()
-        );
-        return Err(Error::new(Code::Missing, text));
-    };
+    let found = read(objects, number)?.ok_or_else(|| gone(objects, number))?;
     if found.hash != link.manifest.previous {
         return Err(broken(objects, link.manifest.number));
     }
     Ok(Some(found))
+}
+
+fn gone(objects: &Objects<'_>, number: u64) -> Error {
+    let text =
+        format!("{} of {} is gone; put it back, or clone from another remote", name(number), objects.url());
+    Error::new(Code::Missing, text)
 }
 
 /// What is said of a manifest that doesn't go on from the one before it.
@@ -98,29 +97,20 @@ pub(crate) fn broken(objects: &Objects<'_>, number: u64) -> Error {
     )
 }
 
-/// What somebody who has nothing needs to get to `head`, in order.
-pub(crate) fn parts(objects: &Objects<'_>, head: &Link) -> Result<Vec<Part>> {
-    let mut parts = Vec::new();
-    let mut link = head.clone();
-    loop {
-        let full = link.manifest.part.full;
-        parts.push(link.manifest.part.clone());
-        if full {
-            break;
-        }
-        if let Some(earlier) = &link.manifest.earlier {
-            parts.extend(earlier.iter().rev().cloned());
-            break;
-        }
-        match before(objects, &link)? {
-            Some(found) => link = found,
-            None => break,
-        }
+/// The newest manifest that has the whole database, up to `link`.
+///
+/// # Errors
+/// `Missing`, `Damaged`.
+pub(crate) fn whole(objects: &Objects<'_>, link: &Link) -> Result<Link> {
+    let number = link.manifest.whole;
+    if number == link.manifest.number {
+        return Ok(link.clone());
     }
-    parts.reverse();
-    match parts.first() {
-        Some(part) if part.full => Ok(parts),
-        _ => Err(broken(objects, head.manifest.number)),
+    let found = read(objects, number)?.ok_or_else(|| gone(objects, number))?;
+    if found.manifest.lineage == link.manifest.lineage && found.manifest.runs.is_some() {
+        Ok(found)
+    } else {
+        Err(broken(objects, link.manifest.number))
     }
 }
 
@@ -141,7 +131,7 @@ pub(crate) fn append(objects: &Objects<'_>, manifest: &Manifest) -> Result<Appen
         if let Some(found) = read(objects, manifest.number)? {
             return Ok(match found.manifest.writer == manifest.writer {
                 true => Appended::Ours(found.hash),
-                false => Appended::Other(found),
+                false => Appended::Other(Box::new(found)),
             });
         }
     }

@@ -2,16 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use object_store::ObjectStore;
 use parking_lot::Mutex;
-use tideline_journal::Result;
+use tideline_journal::{Result, Traffic};
 
 use crate::address::{Address, Kind};
 use crate::keeper::Keeper;
 use crate::objects::Reach;
 use crate::settings::{Given, Secrets, Settings};
 use crate::wire::Wire;
+
+/// How long a manifest that was there counts as being there.
+const SURE_FOR: Duration = Duration::from_secs(60);
 
 /// How an object store is reached.
 pub(crate) type Open = dyn Fn(&Address, &Given) -> Result<Arc<dyn ObjectStore>> + Send + Sync;
@@ -30,6 +34,12 @@ pub(crate) struct Desk {
     found: Mutex<HashMap<String, Found>>,
     secrets: Mutex<HashMap<String, Secrets>>,
     keepers: Mutex<BTreeMap<String, Keeper>>,
+    /// Numbers of manifests that were there, and when.
+    sure: Mutex<HashMap<String, (u64, Instant)>>,
+    /// Where remotes are, and how they are reached, by what was said last.
+    places: Mutex<HashMap<String, (Address, Settings)>>,
+    /// What reading pages has asked.
+    read: Mutex<HashMap<String, Traffic>>,
 }
 
 impl Desk {
@@ -43,6 +53,9 @@ impl Desk {
             found: Mutex::default(),
             secrets: Mutex::default(),
             keepers: Mutex::default(),
+            sure: Mutex::default(),
+            places: Mutex::default(),
+            read: Mutex::default(),
         }
     }
 
@@ -84,6 +97,16 @@ impl Desk {
         Ok(reach)
     }
 
+    /// Notes where a remote is.
+    pub fn place(&self, name: &str, address: &Address, settings: &Settings) {
+        self.places.lock().insert(name.to_owned(), (address.clone(), settings.clone()));
+    }
+
+    /// Where a remote is, if that was noted.
+    pub fn placed(&self, name: &str) -> Option<(Address, Settings)> {
+        self.places.lock().get(name).cloned()
+    }
+
     /// Secrets of a remote from now on, in this process.
     pub fn tell(&self, name: &str, secrets: Secrets) {
         self.secrets.lock().insert(name.to_owned(), secrets);
@@ -94,8 +117,37 @@ impl Desk {
         self.secrets.lock().get(name).cloned().unwrap_or_default()
     }
 
+    /// Number of the manifest that a push made, or found, a moment ago.
+    pub fn sure(&self, name: &str) -> Option<u64> {
+        let (number, since) = *self.sure.lock().get(name)?;
+        (since.elapsed() < SURE_FOR).then_some(number)
+    }
+
+    /// Notes that it is there, or that none is known to be.
+    pub fn be_sure(&self, name: &str, number: Option<u64>) {
+        let mut sure = self.sure.lock();
+        match number {
+            Some(number) => drop(sure.insert(name.to_owned(), (number, Instant::now()))),
+            None => drop(sure.remove(name)),
+        }
+    }
+
+    /// Notes what reading pages has asked of a remote.
+    pub fn count(&self, name: &str, more: Traffic) {
+        let mut read = self.read.lock();
+        let sum = read.entry(name.to_owned()).or_default();
+        sum.requests += more.requests;
+        sum.bytes += more.bytes;
+    }
+
+    /// What reading pages has asked of a remote.
+    pub fn counted(&self, name: &str) -> Traffic {
+        self.read.lock().get(name).copied().unwrap_or_default()
+    }
+
     /// Forgets all about a remote.
     pub fn forget(&self, name: &str) {
+        self.be_sure(name, None);
         self.secrets.lock().remove(name);
         self.found.lock().remove(name);
         self.stop_keeping(name);

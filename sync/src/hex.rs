@@ -44,6 +44,24 @@ pub(crate) mod number {
     }
 }
 
+/// The same for one that may not be there.
+pub(crate) mod optional_number {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(number: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
+        match number {
+            Some(number) => super::number::serialize(number, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+        #[derive(Deserialize)]
+        struct Number(#[serde(with = "super::number")] u64);
+        Option::<Number>::deserialize(from).map(|number| number.map(|Number(number)| number))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{parse, print};

@@ -10,10 +10,15 @@
 
 mod address;
 mod book;
+mod cache;
 mod chain;
 mod desk;
+mod frame;
 mod hex;
+mod images;
 mod keeper;
+mod lazy;
+mod library;
 mod manifest;
 mod objects;
 mod probe;
@@ -21,10 +26,13 @@ mod profile;
 mod pull;
 mod push;
 mod remotes;
+mod runs;
 mod segment;
 mod settings;
+mod whole;
 mod wire;
 
 pub use address::{Address, Kind};
+pub use lazy::{RemotePages, store_options};
 pub use remotes::{Cloning, Listed, ORIGIN, Options, Remotes, Task};
 pub use settings::time;

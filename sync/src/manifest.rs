@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use tideline_journal::{Code, Error, Lsn, LsnRange, Result};
 
 use crate::hex;
+use crate::runs::Runs;
 
 /// Version of what lies in an object store.
 pub(crate) const VERSION: u32 = 1;
 
-/// Each manifest whose number is a multiple of this lists what a newcomer needs of those before it.
-pub(crate) const SUMMARY_EVERY: u64 = 64;
+/// Each manifest whose number is a multiple of this has the whole database.
+pub(crate) const WHOLE_EVERY: u64 = 16;
 
 /// No manifest has a larger number.
 pub(crate) const LAST: u64 = 1 << 62;
@@ -36,7 +37,7 @@ pub(crate) struct Part {
     /// Identity of the commit `last`.
     #[serde(with = "hex::number")]
     pub id: u64,
-    /// It holds the whole database, and nothing before it is needed.
+    /// What is behind the commit before isn't there by itself, but only in the runs of the manifest.
     pub full: bool,
     /// In the order in which their entries are to be applied.
     pub segments: Vec<SegmentName>,
@@ -65,9 +66,11 @@ pub(crate) struct Manifest {
     /// Milliseconds since 1970.
     pub time: u64,
     pub part: Part,
-    /// The parts before it, from the newest full one on; in every 64th.
+    /// Number of the newest manifest that has the whole database, up to this one.
+    pub whole: u64,
+    /// The whole database as it is behind `part`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub earlier: Option<Vec<Part>>,
+    pub runs: Option<Runs>,
 }
 
 /// Where the manifest `number` is.
@@ -120,11 +123,20 @@ impl Manifest {
             return Err(Error::new(Code::Format, text));
         }
         let manifest: Manifest = serde_json::from_slice(body).map_err(|_| damaged("is no manifest"))?;
-        let ordered = |part: &Part| part.first >= 1 && part.first <= part.last;
+        let part = &manifest.part;
+        let runs = manifest.runs.as_ref();
+        let whole = match runs {
+            Some(runs) => {
+                let same = (runs.state.lsn, runs.state.id) == (part.last, part.id);
+                same && runs.is_possible() && manifest.whole == number
+            }
+            None => !part.full && (1..number).contains(&manifest.whole),
+        };
         let sound = manifest.number == number
             && number <= LAST
-            && ordered(&manifest.part)
-            && manifest.earlier.iter().flatten().all(ordered);
+            && (1..=part.last).contains(&part.first)
+            && (!part.full || part.segments.is_empty())
+            && whole;
         if sound { Ok(manifest) } else { Err(damaged("isn't what its name says")) }
     }
 }
@@ -132,10 +144,17 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::images::Segment;
+    use crate::runs::Run;
+    use tideline_journal::State;
 
     fn manifest() -> Manifest {
         let segments = vec![SegmentName { hash: [7; 32], bytes: 1 << 40 }];
         let part = Part { first: 3, last: 9, id: u64::MAX - 1, full: false, segments };
+        let mut segment = Segment::new(512);
+        (1..=3).for_each(|page| segment.push(page, &[page as u8; 512]));
+        let state = State { lsn: Lsn::new(9), id: part.id, page_size: 512, size: 3, ..State::default() };
+        let runs = vec![Run { first: 1, last: 9, segments: vec![segment.finish().0] }];
         Manifest {
             tideline: VERSION,
             number: 64,
@@ -143,8 +162,9 @@ mod tests {
             writer: [2; 16],
             previous: [3; 32],
             time: 1_700_000_000_000,
-            part: part.clone(),
-            earlier: Some(vec![part]),
+            part,
+            whole: 64,
+            runs: Some(Runs { state: state.into(), checksum: Some(7), runs }),
         }
     }
 

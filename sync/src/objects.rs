@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,8 +24,19 @@ pub(crate) enum Created {
     Unclear(String),
 }
 
+/// Requests at once for parts of objects.
+const AT_ONCE: usize = 8;
 /// More than a probe has, in bytes.
 const PROBE_LIMIT: u64 = 1 << 10;
+
+/// A part of an object.
+#[derive(Clone, Debug)]
+pub(crate) struct Stretch {
+    pub name: String,
+    /// Length of the whole object.
+    pub len: u64,
+    pub range: Range<u64>,
+}
 
 /// A way to an object store.
 pub(crate) struct Reach {
@@ -107,6 +119,71 @@ impl<'a> Objects<'a> {
             }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(self.failed("reading", name, &e)),
+        }
+    }
+
+    /// Parts of objects, each shown with its number as it comes; some are asked for at once.
+    ///
+    /// # Errors
+    /// `Missing` of an object that isn't there, `Damaged` of one that has another length; `Offline`, `Denied`; those of
+    /// `take`.
+    pub fn get_ranges(
+        &self,
+        wanted: &[Stretch],
+        take: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        for (begin, some) in wanted.chunks(AT_ONCE).enumerate().map(|(n, some)| (n * AT_ONCE, some)) {
+            let store = Arc::clone(&self.reach.store);
+            let all = some.to_vec();
+            let answers = self.ask("reading", &some[0].name, async move {
+                let ask = |Stretch { name, range, .. }: Stretch| {
+                    let store = Arc::clone(&store);
+                    tokio::spawn(async move { store.get_range(&Path::from(name), range).await })
+                };
+                let tasks: Vec<_> = all.into_iter().map(ask).collect();
+                let mut answers = Vec::new();
+                for task in tasks {
+                    answers.push(task.await);
+                }
+                answers
+            })?;
+            for (n, (Stretch { name, len, .. }, answer)) in some.iter().zip(answers).enumerate() {
+                let broken = || Error::new(Code::Io, "a request ended in a panic; report this as a bug");
+                let answer = answer.map_err(|_| broken())?;
+                self.count(answer.as_ref().map_or(0, Bytes::len));
+                match answer {
+                    Ok(bytes) => take(begin + n, &bytes)?,
+                    Err(object_store::Error::NotFound { .. }) => {
+                        let text = format!(
+                            "{name} of {} is gone; put it back, or clone from another remote",
+                            self.url()
+                        );
+                        return Err(Error::new(Code::Missing, text));
+                    }
+                    // Some say so that there is nothing behind its end.
+                    Err(e @ object_store::Error::Generic { .. }) if !self.is_there(name, *len)? => {
+                        let text = format!(
+                            "{name} of {} hasn't {len} bytes any more ({}); put it back as it was, or clone from another remote",
+                            self.url(),
+                            printed(&e)
+                        );
+                        return Err(Error::new(Code::Damaged, text));
+                    }
+                    Err(e) => return Err(self.failed("reading", name, &e)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// True if there is an object of this length.
+    pub fn is_there(&self, name: &str, len: u64) -> Result<bool> {
+        let (store, path) = (Arc::clone(&self.reach.store), Path::from(name));
+        self.count(0);
+        match self.ask("looking for", name, async move { store.head(&path).await })? {
+            Ok(found) => Ok(found.size == len),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(e) => Err(self.failed("looking for", name, &e)),
         }
     }
 

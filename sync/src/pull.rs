@@ -6,10 +6,10 @@ use tideline_journal::{Code, Error, Lsn, Result, Store};
 
 use crate::book::{Position, Remote};
 use crate::chain;
-use crate::manifest::Part;
+use crate::manifest::{Manifest, Part};
 use crate::objects::Objects;
 use crate::push::{Keep, diverged, foreign, has, holding, locate, settle};
-use crate::segment;
+use crate::{segment, whole};
 
 /// Gets what the remote has; returns the LSN that the store has then.
 ///
@@ -26,10 +26,9 @@ pub(crate) fn pull(
         Some(position) => position,
         None if store.head() == Lsn::ZERO => {
             let Some(head) = chain::head(objects)? else { return Ok(Lsn::ZERO) };
-            for part in chain::parts(objects, &head)? {
-                apply(store, objects, &part, None)?;
-            }
-            Position::behind(&head)
+            let link = chain::whole(objects, &head)?;
+            apply(store, objects, &link.manifest, None, true)?;
+            Position::behind(&link)
         }
         None => {
             let link = locate(store, objects)?;
@@ -51,7 +50,8 @@ pub(crate) fn pull(
             if store.head() > position.lsn() && !is_under_way(store, &manifest.part, position.lsn())? {
                 return Err(diverged(objects, &manifest.part, position.lsn(), store.head()));
             }
-            apply(store, objects, &manifest.part, Some((position.lsn(), position.id)))?;
+            let known = Some((position.lsn(), position.id));
+            apply(store, objects, manifest, known, manifest.part.full)?;
         }
         position = Position::behind(&link);
     }
@@ -63,10 +63,21 @@ fn is_under_way(store: &Store, part: &Part, position: Lsn) -> Result<bool> {
     Ok(!part.full && store.head() < part.range().last && !store.has_own_since(position)?)
 }
 
-/// Applies what one push brought, behind the commit `known`.
-fn apply(store: &Arc<Store>, objects: &Objects<'_>, part: &Part, known: Option<(Lsn, u64)>) -> Result<()> {
-    for name in &part.segments {
-        segment::receive(store, objects, name, known)?;
+/// Applies what one push brought, or the whole database as it is behind it, behind the commit `known`.
+fn apply(
+    store: &Arc<Store>,
+    objects: &Objects<'_>,
+    manifest: &Manifest,
+    known: Option<(Lsn, u64)>,
+    whole: bool,
+) -> Result<()> {
+    let part = &manifest.part;
+    if whole {
+        whole::receive(store, objects, manifest, known)?;
+    } else {
+        for name in &part.segments {
+            segment::receive(store, objects, name, known)?;
+        }
     }
     if has(store, part)? {
         return Ok(());

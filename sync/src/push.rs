@@ -2,18 +2,26 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tideline_journal::{Code, Error, Lsn, Result, Store, random_id};
 
 use crate::book::{Position, Remote};
+use crate::cache::Cache;
 use crate::chain::{self, Appended, Link};
 use crate::hex;
-use crate::manifest::{Manifest, Part, SUMMARY_EVERY, VERSION};
+use crate::images::ImageSegment;
+use crate::library::fetch_index;
+use crate::manifest::{Manifest, Part, VERSION, WHOLE_EVERY};
 use crate::objects::Objects;
 use crate::probe::probe;
-use crate::segment::{self, Sent};
+use crate::runs::{self, Shelf};
+use crate::segment;
 
 /// How often somebody may have been faster with what this store has as well.
 const TRIES: usize = 100;
+
+/// A push of so many bytes brings the whole database as well.
+const WHOLE_BYTES: u64 = 8 << 20;
 
 /// Whether the store has the commit that a manifest ends with, and so everything before.
 pub(crate) fn has(store: &Store, part: &Part) -> Result<bool> {
@@ -112,6 +120,8 @@ pub(crate) struct How {
     pub now: u64,
     /// About the length of a piece, in bytes.
     pub piece: u64,
+    /// Number of a manifest that is known to be there: it was a moment ago.
+    pub sure: Option<u64>,
 }
 
 /// Keeps what is known of a remote.
@@ -135,26 +145,14 @@ pub(crate) fn push(
     settle(store, objects, remote, keep)?;
     for _ in 0..TRIES {
         let lineage = store.lineage();
-        // What it goes on from must be there still: another disk may be mounted by now, or an older copy.
-        let standing = match holding(store, remote)? {
-            Some(position) => {
-                chain::read(objects, position.number)?.filter(|link| link.hash == position.hash)
-            }
-            None => None,
-        };
-        let standing = match standing {
-            Some(link) => Some(link),
-            None => locate(store, objects)?,
-        };
-        let position = standing.as_ref().map_or_else(|| Position::start(lineage), Position::behind);
+        let position = standing(store, objects, remote, how)?;
         remote.position = Some(position.clone());
-        let taken = match segment::send(store, objects, position.lsn(), how.piece)? {
+        let taken = match next(store, objects, remote, &position, how, keep)? {
             None => match chain::read(objects, position.number + 1)? {
                 None => return Ok(position.lsn()),
                 Some(taken) => taken,
             },
-            Some(sent) => {
-                let manifest = next(objects, standing.as_ref(), &position, sent, how.now)?;
+            Some(manifest) => {
                 // If it dies now, or the answer gets lost, it knows its own again.
                 remote.attempt = Some(hex::print(&manifest.writer));
                 keep(remote)?;
@@ -164,11 +162,12 @@ pub(crate) fn push(
                     Appended::Ours(hash) => {
                         let position = Position::behind(&Link { manifest, hash });
                         remote.position = Some(position.clone());
+                        remote.uploading = false;
                         keep(remote)?;
                         chain::hint(objects, position.number);
                         return Ok(position.lsn());
                     }
-                    Appended::Other(taken) => taken,
+                    Appended::Other(taken) => *taken,
                 }
             }
         };
@@ -190,30 +189,87 @@ pub(crate) fn push(
     Err(Error::new(Code::Busy, text))
 }
 
-/// The manifest that comes behind a position, which is that of the manifest `standing`.
+/// The newest manifest known whose commits the store has as well. It must be there still: another disk may be mounted by
+/// now, or an older copy.
+fn standing(store: &Store, objects: &Objects<'_>, remote: &Remote, how: How) -> Result<Position> {
+    if let Some(position) = holding(store, remote)? {
+        let there = how.sure == Some(position.number)
+            || chain::read(objects, position.number)?.is_some_and(|link| link.hash == position.hash);
+        if there {
+            return Ok(position);
+        }
+    }
+    let link = locate(store, objects)?;
+    Ok(link.as_ref().map_or_else(|| Position::start(store.lineage()), Position::behind))
+}
+
+/// The manifest that comes behind a position, with what it names in the object store; `None` if there is nothing new.
 fn next(
+    store: &Arc<Store>,
     objects: &Objects<'_>,
-    standing: Option<&Link>,
+    remote: &mut Remote,
     position: &Position,
-    sent: Sent,
-    now: u64,
-) -> Result<Manifest> {
+    how: How,
+    keep: &mut Keep<'_>,
+) -> Result<Option<Manifest>> {
+    if store.head() == position.lsn() {
+        return Ok(None);
+    }
     let number = position.number + 1;
-    let summary = standing.filter(|_| number.is_multiple_of(SUMMARY_EVERY) && !sent.full);
-    Ok(Manifest {
+    let (image, segments) = segment::send(store, objects, position.lsn(), how.piece)?;
+    let state = image.state()?;
+    let sent: u64 = segments.iter().flatten().map(|segment| segment.bytes).sum();
+    let whole = segments.is_none() || number.is_multiple_of(WHOLE_EVERY) || sent >= WHOLE_BYTES;
+    let runs = if whole {
+        // A manifest that can't be read any more costs bytes, and nothing else.
+        let before = match position.whole {
+            0 => None,
+            at => chain::read(objects, at)?.and_then(|link| link.manifest.runs),
+        };
+        let shelf = There { objects, cache: Cache::none(), resumed: remote.uploading };
+        remote.uploading = true;
+        keep(remote)?;
+        Some(runs::make(&image, before.as_ref(), &shelf)?)
+    } else {
+        None
+    };
+    let first = position.lsn + 1;
+    Ok(Some(Manifest {
         tideline: VERSION,
         number,
-        lineage: sent.lineage,
+        lineage: position.lineage,
         writer: random_id()?,
         previous: position.hash,
-        time: now,
-        earlier: summary.map(|link| chain::parts(objects, link)).transpose()?,
+        time: how.now,
+        whole: if whole { number } else { position.whole },
+        runs,
         part: Part {
-            first: sent.range.first.get(),
-            last: sent.range.last.get(),
-            id: sent.id,
-            full: sent.full,
-            segments: sent.segments,
+            first: if segments.is_none() { 1 } else { first },
+            last: state.lsn.get(),
+            id: state.id,
+            full: segments.is_none(),
+            segments: segments.unwrap_or_default(),
         },
-    })
+    }))
+}
+
+/// Segments of images at a remote.
+struct There<'a> {
+    objects: &'a Objects<'a>,
+    cache: Cache,
+    /// Somebody may have put some of them there, and died before the manifest.
+    resumed: bool,
+}
+
+impl Shelf for There<'_> {
+    fn pages(&self, segment: &ImageSegment) -> Result<Vec<u32>> {
+        Ok(fetch_index(self.objects, &self.cache, segment)?.pages().collect())
+    }
+
+    fn put(&self, segment: &ImageSegment, bytes: Vec<u8>) -> Result<()> {
+        if self.resumed && self.objects.is_there(&segment.name(), segment.bytes)? {
+            return Ok(());
+        }
+        self.objects.put(&segment.name(), Bytes::from(bytes))
+    }
 }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::ObjectStore;
-use tideline_journal::disk::{Disk, How};
+use tideline_journal::disk::Disk;
 use tideline_journal::{
-    Clock, Code, Error, Lsn, Options as StoreOptions, Result, Store, SystemClock, Traffic, side_folder,
+    Clock, Code, Error, Lsn, Options as StoreOptions, Result, State, Store, SystemClock, Traffic, side_folder,
 };
 
-use crate::address::Address;
-use crate::book::{Book, Remote};
+use crate::address::{Address, Kind};
+use crate::book::{Book, Position, Remote};
+use crate::chain;
 use crate::desk::Desk;
 use crate::keeper::Keeper;
+use crate::lazy::Description;
 use crate::objects::Objects;
 use crate::probe::probe;
 use crate::segment::PIECE_BYTES;
@@ -98,8 +100,8 @@ impl<'a> Remotes<'a> {
         Remotes { stop, ..self }
     }
 
-    fn how(&self) -> push::How {
-        push::How { now: SystemClock.now_ms(), piece: self.piece }
+    fn how(&self, name: &str) -> push::How {
+        push::How { now: SystemClock.now_ms(), piece: self.piece, sure: self.desk.sure(name) }
     }
 
     /// Adds a remote, or changes it. What it is asked for must be safe there, unless only this store is ever pushed to it.
@@ -137,6 +139,7 @@ impl<'a> Remotes<'a> {
         // A remote that was refused is what it was before.
         probed.inspect_err(|_| self.desk.tell(name, before))?;
         remote.probed |= !remote.single_writer;
+        self.desk.place(name, &address, &remote.settings);
         Book::change(self.store, |book| {
             match book.remotes.iter_mut().find(|known| known.name == name) {
                 Some(known) => *known = remote,
@@ -180,7 +183,11 @@ impl<'a> Remotes<'a> {
                 last_success: remote.last_success,
                 last_error: remote.last_error,
                 next_try: self.desk.next_try(&remote.name),
-                traffic: traffic.get(&remote.name).copied().unwrap_or_default(),
+                traffic: {
+                    let read = self.desk.counted(&remote.name);
+                    let asked = traffic.get(&remote.name).copied().unwrap_or_default();
+                    Traffic { requests: asked.requests + read.requests, bytes: asked.bytes + read.bytes }
+                },
                 name: remote.name,
                 url: remote.url,
             }
@@ -271,8 +278,11 @@ impl<'a> Remotes<'a> {
                 done = pull::pull(self.store, &objects, &mut remote, &mut keep);
             }
             if task != Task::Pull && done.is_ok() {
-                done = push::push(self.store, &objects, &mut remote, self.how(), &mut keep);
+                done = push::push(self.store, &objects, &mut remote, self.how(name), &mut keep);
             }
+            // A folder may be another one by the next time.
+            let number = remote.position.as_ref().map(|position| position.number);
+            self.desk.be_sure(name, number.filter(|_| done.is_ok() && address.kind() != Kind::File));
             self.store.count_traffic(name, objects.take_traffic());
             done
         });
@@ -305,7 +315,7 @@ impl Cloning<'_> {
     /// `Argument` if something is at `path`; `Missing` if nothing was pushed to the URL; as [`Remotes::pull`]. Nothing is
     /// left at `path` then.
     pub fn make(&self, disk: Arc<dyn Disk>, path: &Path) -> Result<Lsn> {
-        self.make_through(&Desk::usual(), disk, path)
+        self.make_through(Desk::usual(), disk, path)
     }
 
     /// The same, with object stores reached in another way.
@@ -318,32 +328,41 @@ impl Cloning<'_> {
         disk: Arc<dyn Disk>,
         path: &Path,
     ) -> Result<Lsn> {
-        self.make_through(&Desk::new(move |address, _| open(address)), disk, path)
+        self.make_through(Desk::new(move |address, _| open(address)), disk, path)
     }
 
-    fn make_through(&self, desk: &Desk, disk: Arc<dyn Disk>, path: &Path) -> Result<Lsn> {
+    fn make_through(&self, desk: Desk, disk: Arc<dyn Disk>, path: &Path) -> Result<Lsn> {
         let address = Address::parse(self.url)?;
         let Given { settings, secrets } = Given::read(&self.remote, address.kind())?;
         desk.tell(ORIGIN, secrets);
-        let objects = Objects::new(desk.reach(ORIGIN, &address, &settings)?, self.stop);
         nothing_at(&*disk, path)?;
-        // Of two who make it at once, one does.
-        disk.open(path, How::CreateNew).map_err(|e| {
-            let code = if e.kind() == std::io::ErrorKind::AlreadyExists { Code::Argument } else { Code::Io };
-            Error::new(code, format!("{} can't be made: {e}; give another path", path.display()))
-        })?;
-        let opened = Store::open(Arc::clone(&disk), path, self.options.clone());
-        let store = opened.inspect_err(|_| drop(disk.remove(path)))?;
-        let single_writer = settings.flag("single_writer");
-        let now = SystemClock.now_ms();
-        let mut remote =
-            Remote { settings, single_writer, last_success: Some(now), ..Remote::new(ORIGIN, self.url) };
+        let reach = desk.reach(ORIGIN, &address, &settings)?;
+        let objects = Objects::new(reach, self.stop);
+        let Some(head) = chain::head(&objects)? else {
+            let text = format!("{} holds no database yet; push one there first", self.url);
+            return Err(Error::new(Code::Missing, text));
+        };
+        let link = chain::whole(&objects, &head)?;
+        let Some(runs) = link.manifest.runs.clone() else {
+            return Err(chain::broken(&objects, link.manifest.number));
+        };
+        let (state, checksum, lineage) = (State::from(&runs.state), runs.checksum, link.manifest.lineage);
+        let mut remote = Remote {
+            single_writer: settings.flag("single_writer"),
+            last_success: Some(SystemClock.now_ms()),
+            settings: settings.clone(),
+            position: Some(Position::behind(&link)),
+            ..Remote::new(ORIGIN, self.url)
+        };
+        let source = Description { url: self.url.to_owned(), settings, runs }.encode()?;
+        let store = Store::begin_lazy(disk, path, self.options.clone(), lineage, state, checksum, &source)?;
+        // Whoever reads pages of it meanwhile talks to the same place, with the same secrets.
+        let desk = store.companion(|| desk);
         let cloned = (|| {
+            // SQLite reads it to open the database at all, and can say little if that fails.
+            store.fetch_here(&[1])?;
             let lsn = pull::pull(&store, &objects, &mut remote, &mut |_| Ok(()))?;
-            if lsn == Lsn::ZERO {
-                let text = format!("{} holds no database yet; push one there first", self.url);
-                return Err(Error::new(Code::Missing, text));
-            }
+            desk.count(ORIGIN, objects.take_traffic());
             Book::change(&store, |book| {
                 book.remotes = vec![remote];
                 Ok(())
@@ -354,7 +373,7 @@ impl Cloning<'_> {
             Ok(lsn) => store.close().map(|()| lsn),
             Err(e) => {
                 // What stays is refused next time, with its name.
-                give_up(&*disk, &store, path).ok();
+                drop(store.discard());
                 Err(e)
             }
         }
@@ -374,13 +393,4 @@ fn nothing_at(disk: &dyn Disk, path: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Removes a database that couldn't be made, unless somebody else has opened it meanwhile.
-fn give_up(disk: &dyn Disk, store: &Arc<Store>, path: &Path) -> Result<()> {
-    if store.detach().is_err() {
-        return store.close();
-    }
-    disk.remove(path)
-        .map_err(|e| Error::new(Code::Io, format!("removing {}: {e}; remove it", path.display())))
 }

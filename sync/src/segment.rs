@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tideline_journal::{Code, Error, Lsn, LsnRange, Result, Stated, Store, stated};
+use tideline_journal::{Code, Error, Image, Lsn, Result, Store};
 
 use crate::hex;
-use crate::manifest::{SegmentName, VERSION, hash};
+use crate::manifest::{Hash, SegmentName, VERSION, hash};
 use crate::objects::Objects;
 
 const MAGIC: &[u8; 8] = b"TIDEPACK";
@@ -18,18 +18,13 @@ pub(crate) const PIECE_BYTES: u64 = 4 << 20;
 /// A segment that has reached this length ends, in bytes.
 const SEGMENT_BYTES: usize = 16 << 20;
 
-/// What was put into an object store.
-pub(crate) struct Sent {
-    pub lineage: [u8; 16],
-    pub range: LsnRange,
-    /// Identity of the range's last commit.
-    pub id: u64,
-    pub full: bool,
-    pub segments: Vec<SegmentName>,
+fn name(segment: &SegmentName) -> String {
+    name_of(&segment.hash)
 }
 
-fn name(segment: &SegmentName) -> String {
-    let digits = hex::print(&segment.hash);
+/// Where the segment with this hash is.
+pub(crate) fn name_of(hash: &Hash) -> String {
+    let digits = hex::print(hash);
     format!("segment/{}/{digits}", &digits[..2])
 }
 
@@ -63,42 +58,48 @@ impl Packing {
     }
 }
 
-/// Puts everything behind `after` into the store, in pieces of about `piece` bytes; `None` if there is nothing. Where
-/// history isn't there any more, or `after` lies inside of what was merged, it is the whole database.
+/// Puts everything between `after` and a snapshot into the store, in pieces of about `piece` bytes. Returns the snapshot,
+/// with the segments: `None` where history isn't there any more, or `after` lies inside of what was merged, so that only
+/// the whole database helps.
 pub(crate) fn send(
     store: &Arc<Store>,
     objects: &Objects<'_>,
     after: Lsn,
     piece: u64,
-) -> Result<Option<Sent>> {
-    match send_behind(store, objects, after, piece) {
-        // Also in the middle of it: a push holds nothing up, and so no history.
-        Err(e) if after > Lsn::ZERO && matches!(e.code(), Code::Trimmed | Code::Argument) => {
-            send_behind(store, objects, Lsn::ZERO, piece)
+) -> Result<(Image, Option<Vec<SegmentName>>)> {
+    if after > Lsn::ZERO {
+        match send_behind(store, objects, after, piece) {
+            Ok((image, segments)) => return Ok((image, Some(segments))),
+            // Also in the middle of it: a push holds nothing up, and so no history.
+            Err(e) if matches!(e.code(), Code::Trimmed | Code::Argument) => {}
+            Err(e) => return Err(e),
         }
-        sent => sent,
     }
+    let image = store.image()?;
+    image.harden()?;
+    Ok((image, None))
 }
 
-fn send_behind(store: &Arc<Store>, objects: &Objects<'_>, after: Lsn, piece: u64) -> Result<Option<Sent>> {
-    let batches = store.batches(after, Some(piece))?;
-    let mut sent: Option<Sent> = None;
+fn send_behind(
+    store: &Arc<Store>,
+    objects: &Objects<'_>,
+    after: Lsn,
+    piece: u64,
+) -> Result<(Image, Vec<SegmentName>)> {
+    let mut batches = store.image()?.batches(after, piece)?;
+    let mut segments = Vec::new();
     let mut packing = Packing::new();
-    for piece in batches {
-        let piece = piece?;
-        let Stated { lineage, range, full, id } = stated(&piece)?;
-        packing.push(&piece);
-        let sent = sent.get_or_insert_with(|| Sent { lineage, range, id, full, segments: Vec::new() });
-        (sent.range.last, sent.id) = (range.last, id);
+    for piece in &mut batches {
+        packing.push(&piece?);
         if packing.bytes.len() >= SEGMENT_BYTES {
             let whole = std::mem::replace(&mut packing, Packing::new());
-            sent.segments.push(whole.send(objects)?);
+            segments.push(whole.send(objects)?);
         }
     }
-    if let Some(sent) = sent.as_mut().filter(|_| !packing.is_empty()) {
-        sent.segments.push(packing.send(objects)?);
+    if !packing.is_empty() {
+        segments.push(packing.send(objects)?);
     }
-    Ok(sent)
+    Ok((batches.into_image(), segments))
 }
 
 /// Applies what is in a segment, which goes on from the commit `known`.
@@ -133,6 +134,8 @@ pub(crate) fn receive(
         let (length, behind) = rest.split_first_chunk::<LENGTH_LEN>().ok_or_else(damaged)?;
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| damaged())?;
         let (piece, behind) = behind.split_at_checked(length).ok_or_else(damaged)?;
+        // Nobody else can commit while it is received.
+        store.prefetch(&store.pages_wanted(piece)?)?;
         store.receive_behind(piece, known)?;
         rest = behind;
     }

@@ -25,6 +25,10 @@ enum What {
     Text,
     Flag,
     Time,
+    /// The path of a folder, from the root.
+    Folder,
+    /// From 1 on.
+    Number,
     /// Text that is never kept, and never told.
     Secret,
 }
@@ -32,8 +36,10 @@ enum What {
 const ALL: &[Kind] = &[Kind::File, Kind::S3, Kind::Gcs, Kind::Azure];
 const NET: &[Kind] = &[Kind::S3, Kind::Gcs, Kind::Azure];
 
-const KNOWN: [Known; 17] = [
+const KNOWN: [Known; 19] = [
     Known { name: "single_writer", kinds: ALL, what: What::Flag },
+    Known { name: "cache", kinds: ALL, what: What::Folder },
+    Known { name: "cache_mib", kinds: ALL, what: What::Number },
     Known { name: "timeout", kinds: NET, what: What::Time },
     Known { name: "endpoint", kinds: NET, what: What::Text },
     Known { name: "anonymous", kinds: NET, what: What::Flag },
@@ -115,6 +121,16 @@ impl Given {
                     Some(text) if !text.is_empty() && !text.contains(['\0', '\n', '\r']) => text.to_owned(),
                     _ => return Err(refuse("text")),
                 },
+                What::Folder => match value.as_str() {
+                    Some(text) if std::path::Path::new(text).is_absolute() && !text.contains('\0') => {
+                        text.to_owned()
+                    }
+                    _ => return Err(refuse("the path of a folder, from the root")),
+                },
+                What::Number => match value.as_u64() {
+                    Some(number) if (1..1 << 32).contains(&number) => number.to_string(),
+                    _ => return Err(refuse("a number from 1 on")),
+                },
                 What::Time => match value.as_str().and_then(time) {
                     Some(_) => value.as_str().unwrap_or_default().to_owned(),
                     None => return Err(refuse("a time like '30s', of a day at most")),
@@ -134,6 +150,11 @@ impl Settings {
 
     pub fn flag(&self, name: &str) -> bool {
         self.text(name) == Some("true")
+    }
+
+    /// Most bytes in the cache.
+    pub fn cache_limit(&self) -> Option<u64> {
+        Some(self.text("cache_mib")?.parse::<u64>().ok()? << 20)
     }
 
     /// How long a request may take.

@@ -70,6 +70,7 @@ assert rows(copy) == rows(source)
 assert one(source, "SELECT json_extract(tide_status(), '$.remotes')") == '[{"behind":0,"lsn":5,"name":"origin"}]'
 checksum = "SELECT checksum FROM tide_log ORDER BY last_lsn DESC LIMIT 1"
 assert one(source, checksum) == one(copy, checksum) is not None
+one(copy, "SELECT tide_hydrate()")
 for db in source, copy:
     assert one(db, "PRAGMA integrity_check") == "ok"
     assert db.execute("SELECT * FROM tide_verify").fetchall() == []
@@ -235,6 +236,7 @@ one(source, "SELECT tide_push('origin', json_object('every', NULL))")
 assert listed(source, "next_try") == (None,)
 # Closed, it is at rest, whatever the thread was about.
 one(source, "SELECT tide_push('origin', json_object('every', '1ms'))")
+one(copy, "SELECT tide_hydrate()")
 before = rows(source)
 source.close()
 copy.close()

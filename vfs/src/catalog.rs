@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
 
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
@@ -13,6 +13,14 @@ use tideline_journal::{Code, Error, Options, Result, Store};
 
 /// By their names as SQLite has them; it asks at each commit, so looking must be quick.
 static STORES: LazyLock<RwLock<FxHashMap<OsString, Weak<Store>>>> = LazyLock::new(RwLock::default);
+
+/// How stores are opened; the usual way until somebody says otherwise.
+static OPTIONS: OnceLock<fn() -> Options> = OnceLock::new();
+
+/// Has stores opened with these options. The first to say so is heard.
+pub fn open_with(options: fn() -> Options) {
+    OPTIONS.get_or_init(|| options);
+}
 
 /// The store of the database at `path`, opened if this process hasn't got it.
 pub(crate) fn open(path: &Path) -> Result<Arc<Store>> {
@@ -43,7 +51,11 @@ pub(crate) fn open(path: &Path) -> Result<Arc<Store>> {
             ),
         ));
     }
-    let store = Store::open(Arc::new(RealDisk::new()), path, Options::default())?;
+    let store = Store::open(
+        Arc::new(RealDisk::new()),
+        path,
+        OPTIONS.get().map_or_else(Options::default, |make| make()),
+    )?;
     stores.insert(path.as_os_str().to_owned(), Arc::downgrade(&store));
     Ok(store)
 }

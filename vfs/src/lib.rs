@@ -18,6 +18,7 @@ mod params;
 mod shim;
 mod turn;
 
+pub use catalog::open_with;
 pub use database::Handle;
 pub use failure::{last_error, note};
 pub use shim::{VFS_NAME, handle, open_refusal, register};

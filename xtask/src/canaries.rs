@@ -127,6 +127,33 @@ const ALL: &[Canary] = &[
             "        let _ = first;\n        if !tail.index.whole {\n",
         )],
     },
+    Canary {
+        name: "a lazy clone says that pages are here before they are on the disk",
+        file: "hydrate.rs",
+        changes: &[("        self.base.sync().at(here)?;\n        let hashes", "        let hashes")],
+    },
+    Canary {
+        name: "a lazy clone's base moves before it is on the disk which pages are here",
+        file: "present.rs",
+        changes: &[(
+            "        // Also what another wrote that died before it synced.\n        self.file.sync().at(|| self.here())",
+            "        Ok(())",
+        )],
+    },
+    Canary {
+        name: "a lazy clone's files go before the superblock says that it is none any more",
+        file: "hydrate.rs",
+        changes: &[(
+            "            block.lazy = false;\n",
+            "            self.remove_all([Name::Source, Name::Present].map(|n| self.file_path(n)).to_vec())?;\n            \
+             block.lazy = false;\n",
+        )],
+    },
+    Canary {
+        name: "a fold of a lazy clone that didn't get to its end is forgotten",
+        file: "store/opening.rs",
+        changes: &[("base.max(self.block.history)", "base")],
+    },
 ];
 
 /// Builds each, and sees whether it is found. With `only`, those whose names contain that.
@@ -201,7 +228,7 @@ fn fails(workspace: &Workspace, sources: &Path) -> Result<Vec<String>> {
         command.current_dir(sources).env("CARGO_TARGET_DIR", workspace.target().join("canaries"));
         command.env("TIDELINE_SCRIPTS", "10").env("RUST_BACKTRACE", "0").env_remove("RUSTFLAGS");
         command.args(["test", "--release", "--quiet", "--package", "tideline-journal"]);
-        command.args(["--test", "power", "--test", "machine"]).args(arguments);
+        command.args(["--test", "power", "--test", "machine", "--test", "lazy_power"]).args(arguments);
         command.stdin(Stdio::null()).output()
     };
     let built = test(&["--no-run"])?;

@@ -3,23 +3,25 @@
 
 mod entry;
 mod names;
-mod remotes;
+mod present;
 mod rows;
 mod segment;
 mod shipped;
 mod squeeze;
 mod superblock;
+mod whole;
 
 pub use entry::{
     COMMIT_RECORD_LEN, CommitRecord, ENTRY_ALIGN, EntryHeader, HEADER_LEN, Kind, LONGEST, Origin, ROW_LEN,
     Row, SUPER_JOURNAL, annotation, find_annotation, seal, sealed_to,
 };
 pub use names::{Name, SIDE_SUFFIX};
-pub use remotes::RemotesHeader;
+pub use present::{PRESENT_HEADER_LEN, PresentHeader, TAG_LEN, is_present, tag_of, tag_offset};
 pub use rows::{PackedRows, ShippedRow, Unpacking, unpack_rows};
 pub use segment::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 pub use shipped::{Packing, SHIPPED_HEADER_LEN, Shipped, ShippedHeader};
 pub use superblock::{Mark, Position, Retention, SLOT_LEN, SUPERBLOCK_LEN, Superblock};
+pub use whole::Whole;
 
 /// Version of every file format here.
 pub const VERSION: u32 = 1;

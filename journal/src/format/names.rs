@@ -33,6 +33,12 @@ pub enum Name {
     Remotes,
     /// The same while it is written, before it gets that name.
     NewRemotes,
+    /// Where the pages come from that the base of a lazy clone doesn't have.
+    Source,
+    /// The same while it is written, before it gets that name.
+    NewSource,
+    /// Which pages it has.
+    Present,
 }
 
 impl fmt::Display for Name {
@@ -49,6 +55,9 @@ impl fmt::Display for Name {
             Name::Incoming => f.write_str("incoming"),
             Name::Remotes => f.write_str("remotes"),
             Name::NewRemotes => f.write_str("remotes.new"),
+            Name::Source => f.write_str("source"),
+            Name::NewSource => f.write_str("source.new"),
+            Name::Present => f.write_str("present"),
         }
     }
 }
@@ -79,6 +88,9 @@ impl Name {
             "incoming" => Some(Name::Incoming),
             "remotes" => Some(Name::Remotes),
             "remotes.new" => Some(Name::NewRemotes),
+            "source" => Some(Name::Source),
+            "source.new" => Some(Name::NewSource),
+            "present" => Some(Name::Present),
             _ => match name.split_once('.')? {
                 (digits, "seg") => number(digits).map(Name::Segment),
                 (digits, "kept") => number(digits).map(Name::Kept),
@@ -106,6 +118,9 @@ mod tests {
             Name::Incoming,
             Name::Remotes,
             Name::NewRemotes,
+            Name::Source,
+            Name::NewSource,
+            Name::Present,
             Name::Segment(0),
             Name::Segment(0xdead_beef),
             Name::Kept(17),

@@ -99,8 +99,10 @@ pub struct Superblock {
     pub durable: Lsn,
     /// How much history stays readable.
     pub retention: Retention,
-    /// Oldest LSN still readable: the horizon, or above it while a fold moves it.
+    /// Oldest LSN still readable: the horizon, or above it while a fold moves it, and in a lazy clone.
     pub history: Lsn,
+    /// The base may lack pages, which come from a source.
+    pub lazy: bool,
 }
 
 pub(super) fn put_state(out: &mut [u8], at: usize, state: &State) {
@@ -149,6 +151,7 @@ impl Superblock {
             put(&mut out, 160, &behind.offset.to_le_bytes());
             put(&mut out, 168, &behind.chain.to_le_bytes());
         }
+        put(&mut out, 176, &u32::from(self.lazy).to_le_bytes());
         put(&mut out, 244, &u32::from(self.base_checksum.is_some()).to_le_bytes());
         put(&mut out, 248, &self.base_checksum.unwrap_or(0).to_le_bytes());
         put(&mut out, 256, &self.rest.0);
@@ -207,6 +210,11 @@ impl Superblock {
                 offset: u64_at(from, 160),
                 chain: u64_at(from, 168),
             }),
+            lazy: match u32_at(from, 176) {
+                0 => false,
+                1 => true,
+                _ => return Err(damaged()),
+            },
             base_checksum: (u32_at(from, 244) != 0).then(|| u64_at(from, 248)),
             rest: Mark(bytes(from, 256)),
             rest_len: u64_at(from, 272),
@@ -265,6 +273,7 @@ mod tests {
             durable: Lsn::new(11),
             retention: Retention::Lsns(12),
             history: Lsn::new(13),
+            lazy: true,
         }
     }
 

@@ -40,18 +40,9 @@ impl Store {
         let mut header = base_header(&*self.base)?;
         let empty = header.len() < 100;
         if empty {
-            // Stock SQLite would take an empty file for an empty database and write to it.
-            header = vec![0; 512];
-            header[..16].copy_from_slice(b"SQLite format 3\0");
-            header[16..24].copy_from_slice(&[16, 0, 1, 1, 0, 64, 32, 32]);
+            header = bare_header();
         }
-        let found = crate::state::Counters::of(&header);
-        let newest = later(later(found.counter, found.valid_for), block.base.counters.counter);
-        let moved = newest.wrapping_add(1);
-        header[24..28].copy_from_slice(&moved.to_be_bytes());
-        // Two stores that both began empty must not take each other's base for their own.
-        header[92..96].copy_from_slice(&(random()? as u32).to_be_bytes());
-        header[19] = MARK_BYTE;
+        put_mark(&mut header, block.base.counters.counter)?;
         block.marked = Mark::of(&header);
         // First what recognises the mark, then the mark.
         self.write_superblock(&mut block)?;
@@ -150,6 +141,33 @@ impl Store {
         drop(self.base.unlock(PENDING_BYTE, 2));
         drop(self.base.unlock(SHARED_FIRST + 1, SHARED_SIZE - 1));
     }
+}
+
+/// The header of a base that has no page 1. Stock SQLite would take an empty file for an empty database and write to it.
+pub(super) fn bare_header() -> Vec<u8> {
+    let mut header = vec![0; 512];
+    header[..16].copy_from_slice(b"SQLite format 3\0");
+    header[16..24].copy_from_slice(&[16, 0, 1, 1, 0, 64, 32, 32]);
+    header
+}
+
+/// Marks the header of a base whose state has this change counter.
+pub(super) fn put_mark(header: &mut [u8], counter: u32) -> Result<()> {
+    let found = crate::state::Counters::of(header);
+    let moved = later(later(found.counter, found.valid_for), counter).wrapping_add(1);
+    header[24..28].copy_from_slice(&moved.to_be_bytes());
+    // Two stores that both began empty must not take each other's base for their own.
+    header[92..96].copy_from_slice(&(random()? as u32).to_be_bytes());
+    header[19] = MARK_BYTE;
+    Ok(())
+}
+
+/// The header of a base that has nothing but its mark.
+pub(crate) fn marked_header(mark: &Mark) -> Vec<u8> {
+    let mut header = bare_header();
+    header[19] = MARK_BYTE;
+    mark.put(&mut header);
+    header
 }
 
 /// The first bytes of the base: 100, or fewer if it is shorter.

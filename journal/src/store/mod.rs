@@ -5,10 +5,12 @@
 //!   app.db-tide/store     superblock          (superblock lock)
 //!   app.db-tide/*.seg     journal             (writer word)
 //!   app.db-tide/*.kept    what folds replaced (fold lock)
+//!   app.db-tide/present   which pages of a lazy clone are in the base (fold lock)
 //!   app.db-tide/control   words of all processes
 //! ```
 //! Locks are taken in this order: open, fold, superblock, tail.
 
+mod begin;
 mod mark;
 mod opening;
 mod place;
@@ -29,21 +31,22 @@ use crate::control::{Control, ControlFile, Lock};
 use crate::disk::{Disk, File, How, LockKind, fork_generation};
 use crate::error::{At, Code, Error, Result};
 use crate::fold::FoldJob;
-use crate::format::{Name, SIDE_SUFFIX};
+use crate::format::{Name, SIDE_SUFFIX, Superblock};
 use crate::index::Index;
 use crate::lsn::Lsn;
 use crate::maintenance::Maintenance;
 use crate::receive::Collected;
 use crate::remotes::Traffic;
+use crate::source::{Lazy, Sources, known_checksum};
 use crate::spare::{Ready, Spare};
 use crate::touched::Touched;
 
-pub(crate) use mark::{MARK_BYTE, base_header};
+pub(crate) use mark::{MARK_BYTE, base_header, marked_header};
 use mark::{OPEN_BYTE, SHARED_FIRST};
 use opening::missing_side;
 pub(crate) use opening::{Opening, Recovered};
 use place::{Inodes, inodes};
-pub(crate) use superblock::{read_superblock_slots, write_superblock};
+pub(crate) use superblock::{read_superblock, read_superblock_slots, write_superblock};
 pub(crate) use tail::{FEW, Images, Tail, advance, follow_seal, images_are_sound, open_addressed};
 
 /// How a store is opened.
@@ -57,13 +60,24 @@ pub struct Options {
     pub background: bool,
     /// Source of the time of commits.
     pub clock: Arc<dyn Clock>,
+    /// Where a lazy clone gets the pages from that it doesn't have.
+    pub source: Option<Arc<dyn Sources>>,
+    /// Bytes of pages that are fetched at a time where all of a lazy clone is asked for.
+    pub fetch_bytes: usize,
 }
 
 impl Default for Options {
     fn default() -> Options {
         // Miri takes its time for each byte.
         let segment_bytes = if cfg!(miri) { 32 << 10 } else { 4 << 20 };
-        Options { segment_bytes, fold_step: 64, background: true, clock: Arc::new(SystemClock) }
+        Options {
+            segment_bytes,
+            fold_step: 64,
+            background: true,
+            clock: Arc::new(SystemClock),
+            source: None,
+            fetch_bytes: 4 << 20,
+        }
     }
 }
 
@@ -98,6 +112,8 @@ pub struct Store {
     pub(crate) maintenance: Arc<Maintenance>,
     /// Pages of the base whose hash was compared.
     pub(crate) touched: Touched,
+    /// What there is of a lazy clone, if it was one when it was opened.
+    pub(crate) lazy: Option<Lazy>,
     /// Pieces received so far.
     pub(crate) collected: Mutex<Option<Collected>>,
     /// Rolling checksum last computed.
@@ -195,31 +211,32 @@ impl Store {
         }
         let control = ControlFile::open(&*disk, &side.join(Name::Control.to_string()))?;
         control.lock(Lock::Open)?;
-        let built: Result<(Tail, u32, Control)> = (|| {
+        let built: Result<(Tail, Superblock, Control)> = (|| {
             if !opening.joins(&control)? {
                 let recovered = opening.recover()?;
                 let block = &recovered.block;
                 control.rebuild(
                     random()?,
                     recovered.tail.index.applied(),
-                    block.base.lsn,
+                    recovered.folded(),
                     block.history.max(block.horizon.lsn),
                     recovered.marked,
                     recovered.largest,
                 );
                 let claimed = control.claim()?;
                 base.lock(OPEN_BYTE, 1, LockKind::Read).at(|| format!("locking {}", path.display()))?;
-                Ok((recovered.tail, recovered.block.first_segment, claimed))
+                Ok((recovered.tail, recovered.block, claimed))
             } else {
                 control.lock(Lock::Superblock)?;
                 let same = opening.check_base(control.marked());
                 control.unlock(Lock::Superblock);
                 same?;
                 let (block, tail) = opening.attach(false)?;
-                Ok((tail, block.first_segment, control.claim()?))
+                Ok((tail, block, control.claim()?))
             }
         })();
-        let (tail, first_segment, control) = built?;
+        let (tail, block, control) = built?;
+        let lazy = opening.lazy(&block)?;
         let superblock = side.join(Name::Superblock.to_string());
         let inodes = inodes(&*disk, &*base, control.file(), &superblock)?;
         let due = !options.background || tail.offset >= options.segment_bytes / 2;
@@ -227,7 +244,7 @@ impl Store {
         let mut store = Store {
             index: RwLock::new(Arc::clone(&tail.index)),
             index_generation: AtomicU64::new(1),
-            first_segment: AtomicU32::new(first_segment),
+            first_segment: AtomicU32::new(block.first_segment),
             tail: Mutex::new(tail),
             disk,
             path: path.to_owned(),
@@ -246,7 +263,8 @@ impl Store {
             maintenance: Arc::default(),
             touched: Touched::default(),
             collected: Mutex::new(None),
-            known_checksum: Mutex::new(None),
+            known_checksum: Mutex::new(known_checksum(lazy.as_ref())),
+            lazy,
             remotes: Mutex::new(()),
             lanes: Mutex::new(0),
             companion: OnceLock::new(),

@@ -33,6 +33,20 @@ pub(crate) struct Recovered {
     pub largest: u32,
 }
 
+impl Recovered {
+    /// LSN of the base, and the one up to which it may hold images of a fold that didn't get to its end.
+    pub fn folded(&self) -> [Lsn; 2] {
+        let base = self.block.base.lsn;
+        let target = match self.marked {
+            false => base,
+            // Before any fold of a lazy clone the superblock says how far.
+            true if self.block.lazy => base.max(self.block.history),
+            true => base.max(self.tail.index.applied()),
+        };
+        [base, target]
+    }
+}
+
 impl Opening<'_> {
     /// The tail at the first entry behind the horizon.
     pub fn start(&self, block: &Superblock) -> Result<Tail> {
@@ -177,6 +191,7 @@ impl Opening<'_> {
             durable: state.lsn,
             retention: Retention::Default,
             history: state.lsn,
+            lazy: false,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Databases made of numbered pages, without SQLite.
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod elsewhere;
 pub mod machine;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,13 @@ impl Clock for Stopped {
 
 /// Small segments, so that a few commits fill one.
 pub fn options() -> Options {
-    Options { segment_bytes: 8 << 10, fold_step: 3, background: false, clock: Arc::new(Stopped) }
+    Options {
+        segment_bytes: 8 << 10,
+        fold_step: 3,
+        background: false,
+        clock: Arc::new(Stopped),
+        ..Options::default()
+    }
 }
 
 pub fn open(disk: &Arc<SimProcess>) -> Result<Arc<Store>> {

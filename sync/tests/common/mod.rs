@@ -18,7 +18,7 @@ use object_store::{
 };
 use tideline_journal::disk::{Disk, SimProcess};
 use tideline_journal::{Durability, Lsn, Session, Store};
-use tideline_sync::{Address, Cloning, Options, Remotes};
+use tideline_sync::{Address, Cloning, Options, RemotePages, Remotes};
 
 use pages::{Model, Rng};
 
@@ -202,8 +202,23 @@ pub fn remotes<'a>(store: &'a Arc<Store>, fickle: &Arc<Fickle>) -> Remotes<'a> {
 /// Makes a database at `path` from what is in `fickle`.
 pub fn clone(process: &Arc<SimProcess>, fickle: &Arc<Fickle>, path: &str) -> tideline_journal::Result<Lsn> {
     let disk = Arc::clone(process) as Arc<dyn Disk>;
-    let cloning = Cloning { url: URL, remote: Options::new(), options: pages::options(), stop: &|| false };
+    let cloning = Cloning { url: URL, remote: Options::new(), options: options(fickle), stop: &|| false };
     cloning.through(way(fickle), disk, std::path::Path::new(path))
+}
+
+/// How stores are opened whose pages may be in `fickle`.
+pub fn options(fickle: &Arc<Fickle>) -> tideline_journal::Options {
+    let source = RemotePages::through(way(fickle));
+    tideline_journal::Options { source: Some(Arc::new(source)), ..pages::options() }
+}
+
+/// Opens what was cloned from `fickle`.
+pub fn reopen(
+    process: &Arc<SimProcess>,
+    fickle: &Arc<Fickle>,
+    path: &str,
+) -> tideline_journal::Result<Arc<Store>> {
+    Store::open(Arc::clone(process) as Arc<dyn Disk>, std::path::Path::new(path), options(fickle))
 }
 
 /// Commits a random change.
@@ -219,7 +234,7 @@ pub fn cloned(fickle: &Arc<Fickle>) -> (Lsn, Model) {
     let disk = tideline_journal::disk::SimDisk::new();
     let process = disk.process();
     clone(&process, fickle, "/clone.db").unwrap_or_else(|e| panic!("cloning: {e}"));
-    let store = pages::open_at(&process, "/clone.db").unwrap();
+    let store = reopen(&process, fickle, "/clone.db").unwrap();
     assert!(store.verify().unwrap().is_empty());
     pages::read(&store).unwrap()
 }

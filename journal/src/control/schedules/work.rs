@@ -31,8 +31,13 @@ impl Clock for Stopped {
 
 fn open(turns: &Arc<Turns>) -> Result<Arc<Store>> {
     let disk: Arc<dyn Disk> = Arc::new(TurnsDisk(Arc::clone(turns)));
-    let options =
-        Options { segment_bytes: 8 << 10, fold_step: 2, background: false, clock: Arc::new(Stopped) };
+    let options = Options {
+        segment_bytes: 8 << 10,
+        fold_step: 2,
+        background: false,
+        clock: Arc::new(Stopped),
+        ..Options::default()
+    };
     let store = Store::open(disk, Path::new("/app.db"), options)?;
     turns.machine.watch.lock().joined(turns.id, &store.control);
     Ok(store)

@@ -1,0 +1,165 @@
+//! The whole database at one LSN, for whoever copies it page by page.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::format::ROW_LEN;
+use crate::format::{Packing, ShippedHeader};
+use crate::hash::page_hash;
+use crate::lsn::{Lsn, LsnRange};
+use crate::session::Session;
+use crate::ship::Batches;
+use crate::state::{State, lock_page};
+use crate::store::Store;
+
+/// A snapshot of the newest commit that stays what it is for as long as this lives.
+pub struct Image {
+    pub(crate) session: Session,
+}
+
+impl Store {
+    /// The database as it is now.
+    ///
+    /// # Errors
+    /// As reading it.
+    pub fn image(self: &Arc<Self>) -> Result<Image> {
+        self.whole()?;
+        let mut session = Session::new(Arc::clone(self))?;
+        session.begin_read()?;
+        Ok(Image { session })
+    }
+}
+
+impl Image {
+    /// What is true of it.
+    ///
+    /// # Errors
+    /// None while it is pinned.
+    pub fn state(&self) -> Result<State> {
+        Ok(self.session.pinned()?.state)
+    }
+
+    /// Makes it durable, as what leaves the machine must be.
+    ///
+    /// # Errors
+    /// `Poisoned` if that fails.
+    pub fn harden(&self) -> Result<()> {
+        self.session.store().make_durable(self.session.pinned()?.state.lsn)
+    }
+
+    /// Its rolling checksum; a lazy clone may not know it.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io` while pages are read.
+    pub fn checksum(&self) -> Result<Option<u64>> {
+        let store = self.session.store();
+        store.checksum(self.session.pinned()?, !store.is_lazy()?)
+    }
+
+    /// Fills `to` with the image of a page, which isn't above the size.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn read(&self, page: u32, to: &mut [u8]) -> Result<()> {
+        self.session.pinned()?.read(self.session.store(), page, 0, to)
+    }
+
+    /// All of its pages, in order.
+    ///
+    /// # Errors
+    /// None while it is pinned.
+    pub fn pages(&self) -> Result<impl Iterator<Item = u32> + use<>> {
+        let State { size, page_size, .. } = self.state()?;
+        let lock = lock_page(page_size as usize);
+        Ok((1..=size).filter(move |&page| page != lock))
+    }
+
+    /// Its pages that were written behind the commit `after`, in order; `None` where that isn't known any more.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io` while page tables are read.
+    pub fn changed_since(&self, after: Lsn) -> Result<Option<Vec<u32>>> {
+        let view = self.session.pinned()?;
+        let index = &view.index;
+        if after < self.session.store().control.horizon() || index.state(after).is_none() {
+            return Ok(None);
+        }
+        let mut pages = Vec::new();
+        for ordinal in index.entry_at(after.next()).unwrap_or(index.entry_count())..index.entry_count() {
+            let entry = index.entry(ordinal);
+            if entry.range.last > view.state.lsn {
+                break;
+            }
+            let table = index.segment(entry.segment).bytes(entry.table, entry.rows as usize * ROW_LEN)?;
+            pages.extend(crate::segment::rows(&table, entry.rows).map(|row| row.page));
+        }
+        // Page 1 has the counters, whether or not it was written.
+        if view.state.size > 0 && view.state.lsn > after {
+            pages.push(1);
+        }
+        pages.retain(|&page| page <= view.state.size);
+        pages.sort_unstable();
+        pages.dedup();
+        Ok(Some(pages))
+    }
+
+    /// What is shipped of it to somebody who has `after`, in pieces of about so many bytes.
+    ///
+    /// # Errors
+    /// As [`Store::batches`].
+    pub fn batches(self, after: Lsn, max_bytes: u64) -> Result<Batches> {
+        Batches::of(self, after, max_bytes)
+    }
+}
+
+/// A piece of a shipped entry that holds a whole database.
+pub struct WholePiece {
+    packing: Packing,
+}
+
+impl WholePiece {
+    /// A piece of the database at `state`, which has `rows` pages, `before` of them in earlier pieces. All pieces of it have
+    /// the same `token`.
+    pub fn new(
+        lineage: [u8; 16],
+        state: State,
+        checksum: Option<u64>,
+        token: u64,
+        rows: u64,
+        before: u64,
+    ) -> WholePiece {
+        let header = ShippedHeader {
+            lineage,
+            range: LsnRange { first: Lsn::new(1), last: state.lsn },
+            full: true,
+            before: 0,
+            state,
+            checksum_before: None,
+            checksum_after: checksum,
+            rows,
+            rows_before: before,
+            rows_here: 0,
+            identities: 0,
+            token,
+            body: 0,
+        };
+        let mut packing = Packing::new(header, &[]);
+        packing.place(rows, before);
+        WholePiece { packing }
+    }
+
+    /// Adds the next page.
+    pub fn push(&mut self, page: u32, image: &[u8]) {
+        self.packing.push(page, image, page_hash(page, image), None);
+    }
+
+    /// Its length so far, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.packing.len()
+    }
+
+    /// The piece, as [`Store::receive`] takes it.
+    pub fn finish(self) -> Vec<u8> {
+        self.packing.finish()
+    }
+}

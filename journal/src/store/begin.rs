@@ -1,0 +1,158 @@
+//! Beginning a lazy clone: a database of which no page is here yet.
+//!
+//! The base is made first, empty, so that of two who make it one does. Files that the superblock stands for are durable
+//! before it; the mark on the base is, too, so that nobody takes what is half made for a database: until it is there the
+//! base is empty.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::control::{ControlFile, Lock};
+use crate::disk::{Disk, How, LockKind};
+use crate::error::{At, Code, Error, Result};
+use crate::format::{Mark, Name, Origin, PresentHeader, Superblock, Whole};
+use crate::hashes::Hashes;
+use crate::present::Present;
+use crate::state::State;
+use crate::store::mark::{OPEN_BYTE, SHARED_FIRST, bare_header, put_mark};
+use crate::store::{Opening, Options, Store, side_folder};
+use crate::whole::write_whole;
+
+impl Store {
+    /// Makes a lazy clone at the absolute `path`, where nothing is, and opens it: a database of `lineage`, at `state`,
+    /// with the rolling `checksum` if that is known, whose pages come from the source that `source` describes to
+    /// [`Options::source`]. Nobody is asked for anything.
+    ///
+    /// # Errors
+    /// `Argument` if something is there, or `state` is that of no database; `Busy` if another process opens it
+    /// meanwhile; `Full`, `Io`. What was made is removed then.
+    pub fn begin_lazy(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        options: Options,
+        lineage: [u8; 16],
+        state: State,
+        checksum: Option<u64>,
+        source: &[u8],
+    ) -> Result<Arc<Store>> {
+        if !state.is_possible() || state.size == 0 || state.lsn.get() == 0 {
+            return Err(Error::new(
+                Code::Argument,
+                format!(
+                    "a database of {} pages at LSN {} can't be cloned lazily; clone it whole",
+                    state.size, state.lsn
+                ),
+            ));
+        }
+        let side = side_folder(path);
+        let taken = |there: &Path| {
+            let text = format!("{} exists already; give the path of a new database", there.display());
+            Error::new(Code::Argument, text)
+        };
+        if disk.exists(&side).at(|| format!("looking for {}", side.display()))? {
+            return Err(taken(&side));
+        }
+        match disk.open(path, How::CreateNew) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Err(taken(path)),
+            created => created.map(drop).at(|| format!("creating {}", path.display()))?,
+        }
+        let base = disk.open_kept(path, How::Write).at(|| format!("opening {}", path.display()))?;
+        let opening = Opening { disk: &*disk, path, side: &side, base: &*base, options: &options };
+        let locked = || -> std::io::Result<bool> {
+            Ok(base.lock(OPEN_BYTE, 1, LockKind::Write)? && base.lock(SHARED_FIRST, 1, LockKind::Read)?)
+        };
+        let busy = || {
+            let text =
+                format!("another process is opening {}; give the path of a new database", path.display());
+            Error::new(Code::Busy, text)
+        };
+        let made = match locked() {
+            Ok(true) => match disk.create_dir(&side) {
+                // Whoever opens the empty base at this moment has made it: it is theirs.
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(busy()),
+                created => {
+                    let header = PresentHeader {
+                        lsn: state.lsn,
+                        page_size: state.page_size,
+                        size: state.size,
+                        checksum,
+                        whole: false,
+                    };
+                    let created = created.at(|| format!("creating {}", side.display()));
+                    let made = created.and_then(|()| opening.make_lazy(lineage, state, header, source));
+                    if made.is_err() {
+                        // What can't be removed is no database, and may be removed by hand.
+                        drop(opening.unmake());
+                    }
+                    made
+                }
+            },
+            Ok(false) => Err(busy()),
+            Err(e) => Err(e).at(|| format!("locking {}", path.display())),
+        };
+        drop(base.unlock(OPEN_BYTE, 1));
+        drop(base.unlock(SHARED_FIRST, 1));
+        made?;
+        Store::open(disk, path, options)
+    }
+}
+
+impl Opening<'_> {
+    /// Makes everything in the side folder, durably, the superblock last; then it marks the base, which is empty and
+    /// locked. Until there is a superblock it is an empty database.
+    fn make_lazy(
+        &self,
+        lineage: [u8; 16],
+        state: State,
+        present: PresentHeader,
+        source: &[u8],
+    ) -> Result<()> {
+        let Opening { disk, path, side, base, .. } = *self;
+        disk.copy_owner(path, side).at(|| format!("setting the owner of {}", side.display()))?;
+        if let Some(folder) = side.parent() {
+            disk.sync_dir(folder).at(|| format!("syncing {}", folder.display()))?;
+        }
+        // Whoever opens it meanwhile waits, and finds all of it.
+        let control = ControlFile::open(disk, &side.join(Name::Control.to_string()))?;
+        control.lock(Lock::Open)?;
+        Present::create(disk, side, present)?;
+        drop(Hashes::open(disk, path, side, state.page_size)?);
+        write_whole(disk, side, Whole::SOURCE, [Name::NewSource, Name::Source], source)?;
+        for name in [Name::Present, Name::Source] {
+            let file = side.join(name.to_string());
+            disk.copy_owner(path, &file).at(|| format!("setting the owner of {}", file.display()))?;
+        }
+        let mut header = bare_header();
+        put_mark(&mut header, state.counters.counter)?;
+        let block = Superblock {
+            horizon_origin: Origin::Received as u16,
+            base_checksum: None,
+            rest: Mark::default(),
+            rest_len: 0,
+            marked: Mark::of(&header),
+            lazy: true,
+            ..self.block_at_rest(lineage, state)?
+        };
+        self.begin(block)?;
+        // Whoever finds it without has nothing more to do than this.
+        base.write_at(&header, 0).and_then(|()| base.sync()).at(|| format!("writing {}", path.display()))?;
+        // In this order: who waits for the one takes the other then.
+        drop(base.unlock(OPEN_BYTE, 1));
+        control.unlock(Lock::Open);
+        Ok(())
+    }
+
+    /// Removes what was made, the superblock first.
+    fn unmake(&self) -> std::io::Result<()> {
+        let mut names = self.disk.list(self.side).unwrap_or_default();
+        names.sort_by_key(|name| Name::parse(name) != Some(Name::Superblock));
+        for name in names {
+            self.disk.remove(&self.side.join(&name))?;
+            self.disk.sync_dir(self.side)?;
+        }
+        if self.disk.exists(self.side)? {
+            self.disk.remove_dir(self.side)?;
+        }
+        self.disk.remove(self.path)
+    }
+}

@@ -1,0 +1,134 @@
+//! The pages that a lazy clone lacks, from the remote that it was cloned from.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use serde::{Deserialize, Serialize};
+use tideline_journal::{Code, Error, Options, PageSource, Result, Sources, Store};
+
+use crate::address::Address;
+use crate::book::Book;
+use crate::cache::Cache;
+use crate::desk::{Desk, Open};
+use crate::library::Library;
+use crate::objects::Objects;
+use crate::remotes::ORIGIN;
+use crate::runs::Runs;
+use crate::settings::Settings;
+
+/// What a lazy clone keeps about its source.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Description {
+    pub url: String,
+    pub settings: Settings,
+    pub runs: Runs,
+}
+
+impl Description {
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|e| {
+            Error::new(Code::Io, format!("a clone's source can't be written: {e}; report this as a bug"))
+        })
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Description> {
+        let read: Description = serde_json::from_slice(bytes).map_err(|e| {
+            let text =
+                format!("the source of this clone can't be read ({e}); use a newer version, or clone anew");
+            Error::new(Code::Format, text)
+        })?;
+        if read.runs.is_possible() {
+            Ok(read)
+        } else {
+            Err(Error::new(Code::Damaged, "the source of this clone contradicts itself; clone anew"))
+        }
+    }
+}
+
+/// Finds the sources of lazy clones at their remotes.
+pub struct RemotePages {
+    open: Option<Arc<Open>>,
+}
+
+impl RemotePages {
+    /// As remotes are usually reached.
+    pub fn usual() -> RemotePages {
+        RemotePages { open: None }
+    }
+
+    /// With object stores reached in another way, and nothing kept of what was fetched.
+    pub fn through(
+        open: impl Fn(&Address) -> Result<Arc<dyn ObjectStore>> + Send + Sync + 'static,
+    ) -> RemotePages {
+        RemotePages { open: Some(Arc::new(move |address, _| open(address))) }
+    }
+}
+
+impl Sources for RemotePages {
+    fn open(&self, store: &Store, description: &[u8]) -> Result<Arc<dyn PageSource>> {
+        let Description { url, settings, runs } = Description::decode(description)?;
+        let desk = store.companion(|| match self.open.clone() {
+            Some(open) => Desk::new(move |address, given| open(address, given)),
+            None => Desk::usual(),
+        });
+        // The remote may be somewhere else by now. What is there is named by its hash, so it is the same.
+        if let Some(remote) = Book::load(store)?.remotes.iter().find(|remote| remote.name == ORIGIN) {
+            if desk.placed(ORIGIN).is_none() {
+                desk.place(ORIGIN, &Address::parse(&remote.url)?, &remote.settings);
+            }
+        }
+        let address = Address::parse(&url)?;
+        let cache = if self.open.is_none() { cache(&settings) } else { Cache::none() };
+        Ok(Arc::new(Source { desk, address, settings, library: Library::new(runs, cache) }))
+    }
+}
+
+/// How stores are opened whose pages may be at remotes.
+pub fn store_options() -> Options {
+    Options { source: Some(Arc::new(RemotePages::usual())), ..Options::default() }
+}
+
+/// The cache that a remote's settings ask for.
+pub(crate) fn cache(settings: &Settings) -> Cache {
+    Cache::new(settings.text("cache").map(PathBuf::from), settings.cache_limit())
+}
+
+/// A lazy clone's.
+struct Source {
+    desk: Arc<Desk>,
+    address: Address,
+    settings: Settings,
+    library: Library,
+}
+
+impl Source {
+    fn with<T>(&self, work: impl FnOnce(&Objects<'_>) -> Result<T>) -> Result<T> {
+        let placed = self.desk.placed(ORIGIN);
+        let (address, settings) = placed
+            .as_ref()
+            .map_or((&self.address, &self.settings), |(address, settings)| (address, settings));
+        let objects = Objects::new(self.desk.reach(ORIGIN, address, settings)?, &|| false);
+        let done = work(&objects);
+        self.desk.count(ORIGIN, objects.take_traffic());
+        done
+    }
+}
+
+impl PageSource for Source {
+    fn read(&self, page: u32, to: &mut [u8]) -> Result<()> {
+        // What is here needs no remote.
+        if self.library.read_cached(page, to)? {
+            return Ok(());
+        }
+        self.with(|objects| self.library.read(objects, page, to))
+    }
+
+    fn prefetch(&self, pages: &[u32]) -> Result<()> {
+        if self.library.has_all(pages) {
+            return Ok(());
+        }
+        self.with(|objects| self.library.prefetch(objects, pages))
+    }
+}
