@@ -316,7 +316,14 @@ pub fn recover(files: &Files, states: &BTreeMap<u64, Content>) -> Result<Journal
     let history = get(&slot, (320, 8));
     let marked = files.get(BASE).is_some_and(|base| base.get(19) == Some(&0x54));
     let mut ahead = Walk::start(&files);
-    while ahead.advance(true)? {}
+    loop {
+        match ahead.advance(true) {
+            Ok(true) => {}
+            // Behind an entry that an earlier recovery found torn, there may have been a segment that it removed.
+            Ok(false) | Err(Code::Missing) => break,
+            Err(code) => return Err(code),
+        }
+    }
     let known = durable.max(ahead.claimed.min(ahead.lsn));
     // A prepared entry whose super-journal is gone becomes one that counts, and there may be more behind it.
     let walk = loop {
