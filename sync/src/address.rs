@@ -1,9 +1,10 @@
 //! The object store behind a URL.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
@@ -178,25 +179,22 @@ impl Address {
 }
 
 fn s3(settings: &Settings, secrets: &Secrets) -> Result<AmazonS3Builder> {
-    let mut builder = AmazonS3Builder::from_env();
-    let named = ["access_key_id", "secret_access_key", "session_token"].map(|name| secrets.text(name));
-    let from_profile = profile::wanted(settings.text("profile"), named[0].is_some())?;
-    if let Some(profile) = &from_profile {
-        if let (Some(id), Some(secret)) = (&profile.access_key_id, &profile.secret_access_key) {
-            builder = builder.with_access_key_id(id).with_secret_access_key(secret);
-            if let Some(token) = &profile.session_token {
-                builder = builder.with_token(token);
-            }
-        }
-        if let Some(region) = &profile.region {
-            builder = builder.with_region(region);
-        }
-    }
-    if let [Some(id), secret, token] = named {
-        builder = builder.with_access_key_id(id).with_secret_access_key(secret.unwrap_or_default());
+    let given = ["access_key_id", "secret_access_key", "session_token"].map(|name| secrets.text(name));
+    let profile = profile::wanted(settings.text("profile"), given[0].is_some())?.unwrap_or_default();
+    // A key, its secret and its token are from one place: they don't go together with another's.
+    let keys = match given {
+        [Some(id), secret, token] => Some((id, secret.unwrap_or_default(), token)),
+        _ => profile.keys(),
+    };
+    let mut builder = s3_of_environment(keys.is_none());
+    if let Some((id, secret, token)) = keys {
+        builder = builder.with_access_key_id(id).with_secret_access_key(secret);
         if let Some(token) = token {
             builder = builder.with_token(token);
         }
+    }
+    if let Some(region) = &profile.region {
+        builder = builder.with_region(region);
     }
     if let Some(region) = settings.text("region") {
         builder = builder.with_region(region);
@@ -211,6 +209,19 @@ fn s3(settings: &Settings, secrets: &Secrets) -> Result<AmazonS3Builder> {
         builder = builder.with_skip_signature(true);
     }
     Ok(builder.with_client_options(client(settings)).with_retry(retry(settings)))
+}
+
+/// What the environment says, with its keys or without.
+fn s3_of_environment(with_keys: bool) -> AmazonS3Builder {
+    use AmazonS3ConfigKey::{AccessKeyId, SecretAccessKey, Token};
+    let known = |(name, value): (OsString, OsString)| {
+        let name = name.to_str().filter(|name| name.starts_with("AWS_"))?.to_ascii_lowercase();
+        Some((name.parse::<AmazonS3ConfigKey>().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os()
+        .filter_map(known)
+        .filter(|(key, _)| with_keys || !matches!(key, AccessKeyId | SecretAccessKey | Token))
+        .fold(AmazonS3Builder::new(), |builder, (key, value)| builder.with_config(key, value))
 }
 
 fn gcs(settings: &Settings, secrets: &Secrets) -> GoogleCloudStorageBuilder {
@@ -290,6 +301,19 @@ pub(crate) fn printed(error: &dyn std::error::Error) -> String {
     }
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     without_queries(&text)
+}
+
+/// Whether the text of an error, as printed, says that there is no bucket: an object that isn't there is another matter.
+pub(crate) fn lacks_bucket(text: &str) -> bool {
+    // S3 and Google's, Azure's.
+    ["NoSuchBucket", "ContainerNotFound"].iter().any(|code| text.contains(code))
+}
+
+/// Whether it tells of a request for the credentials that a cloud gives its machines.
+pub(crate) fn asks_the_machine(text: &str) -> bool {
+    ["/latest/api/token", "/latest/meta-data/", "/computeMetadata/", "/metadata/identity/"]
+        .iter()
+        .any(|path| text.contains(path))
 }
 
 fn without_queries(text: &str) -> String {

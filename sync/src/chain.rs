@@ -124,7 +124,9 @@ pub(crate) fn append(objects: &Objects<'_>, manifest: &Manifest) -> Result<Appen
     for _ in 0..TRIES {
         match objects.create(&name(manifest.number), bytes.clone())? {
             Created::New => return Ok(Appended::Ours(hash(&bytes))),
-            Created::Taken => {}
+            Created::Taken => {
+                reason = format!("{} is said to be there, and not to be", name(manifest.number))
+            }
             Created::Unclear(why) => reason = why,
         }
         // Whatever the answer was: what is there decides.

@@ -107,6 +107,11 @@ impl Desk {
         self.places.lock().get(name).cloned()
     }
 
+    /// Looks for the way to a remote anew, next time: credentials in files and in the environment may be others by now.
+    pub fn lose(&self, name: &str) {
+        self.found.lock().remove(name);
+    }
+
     /// Secrets of a remote from now on, in this process.
     pub fn tell(&self, name: &str, secrets: Secrets) {
         self.secrets.lock().insert(name.to_owned(), secrets);

@@ -10,7 +10,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tideline_journal::{Code, Error, Result, Traffic};
 
-use crate::address::printed;
+use crate::address::{asks_the_machine, lacks_bucket, printed};
 use crate::wire::Wire;
 
 /// Whether an object that was to be created is new.
@@ -26,8 +26,16 @@ pub(crate) enum Created {
 
 /// Requests at once for parts of objects.
 const AT_ONCE: usize = 8;
-/// More than a probe has, in bytes.
-const PROBE_LIMIT: u64 = 1 << 10;
+
+/// What came of an object that several created.
+pub(crate) struct Raced {
+    /// Who were told that theirs is new.
+    pub won: Vec<usize>,
+    /// Why somebody wasn't told anything.
+    pub unclear: Option<String>,
+    /// What is there then.
+    pub left: Option<Bytes>,
+}
 
 /// A part of an object.
 #[derive(Clone, Debug)]
@@ -76,14 +84,19 @@ impl<'a> Objects<'a> {
 
     fn failed(&self, what: &str, name: &str, error: &object_store::Error) -> Error {
         use object_store::Error as E;
+        let cause = printed(error);
         let (code, remedy) = match error {
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
                 (Code::Denied, "see to its permissions and credentials, then try again")
             }
             E::NotFound { .. } => (Code::Missing, "make the bucket or folder, or give another URL"),
+            _ if asks_the_machine(&cause) => (
+                Code::Offline,
+                "no credentials were given, and those of this machine can't be had: give them with tide_remote(name, url, options) or in the environment, then try again",
+            ),
             _ => (Code::Offline, "try again when the remote can be reached"),
         };
-        Error::new(code, format!("{what} {name} of {}: {}; {remedy}", self.url(), printed(error)))
+        Error::new(code, format!("{what} {name} of {}: {cause}; {remedy}", self.url()))
     }
 
     /// What a request comes to.
@@ -117,7 +130,7 @@ impl<'a> Objects<'a> {
                 );
                 Err(Error::new(Code::Damaged, text))
             }
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e @ object_store::Error::NotFound { .. }) if !lacks_bucket(&printed(&e)) => Ok(None),
             Err(e) => Err(self.failed("reading", name, &e)),
         }
     }
@@ -201,9 +214,7 @@ impl<'a> Objects<'a> {
         let put = create(Arc::clone(&self.reach.store), Path::from(name), bytes);
         match self.ask("creating", name, put)? {
             Ok(()) => Ok(Created::New),
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                Ok(Created::Taken)
-            }
+            Err(e) if is_taken(&e) => Ok(Created::Taken),
             Err(
                 e @ (object_store::Error::NotFound { .. }
                 | object_store::Error::PermissionDenied { .. }
@@ -211,6 +222,8 @@ impl<'a> Objects<'a> {
                 | object_store::Error::NotImplemented { .. }
                 | object_store::Error::NotSupported { .. }),
             ) => Err(self.failed("creating", name, &e)),
+            // Nothing was asked of the store.
+            Err(e) if asks_the_machine(&printed(&e)) => Err(self.failed("creating", name, &e)),
             Err(e) => Ok(Created::Unclear(printed(&e))),
         }
     }
@@ -225,24 +238,32 @@ impl<'a> Objects<'a> {
         }
     }
 
-    /// Creates the same object in so many ways at once; how many say that theirs is new, and what is there then.
-    pub fn race(&self, name: &str, contents: &[Bytes]) -> Result<(Vec<usize>, Option<Bytes>)> {
+    /// Creates the same object in so many ways at once.
+    pub fn race(&self, name: &str, contents: &[Bytes]) -> Result<Raced> {
         let (store, path) = (Arc::clone(&self.reach.store), Path::from(name));
         let all = contents.to_vec();
-        let won = self.ask("creating", name, async move {
+        let (won, unclear) = self.ask("creating", name, async move {
             let begin = |content| tokio::spawn(create(Arc::clone(&store), path.clone(), content));
             let tasks: Vec<_> = all.into_iter().map(begin).collect();
-            let mut won = Vec::new();
+            let (mut won, mut unclear) = (Vec::new(), None);
             for (n, task) in tasks.into_iter().enumerate() {
-                if task.await.is_ok_and(|created| created.is_ok()) {
-                    won.push(n);
+                match task.await {
+                    Ok(Ok(())) => won.push(n),
+                    Ok(Err(e)) if !is_taken(&e) => unclear = Some(printed(&e)),
+                    _ => {}
                 }
             }
-            won
+            (won, unclear)
         })?;
         contents.iter().for_each(|content| self.count(content.len()));
-        Ok((won, self.get(name, PROBE_LIMIT)?))
+        let longest = contents.iter().map(Bytes::len).max().unwrap_or(0);
+        Ok(Raced { won, unclear, left: self.get(name, longest as u64)? })
     }
+}
+
+/// Whether it says that the object was there.
+fn is_taken(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
 }
 
 async fn create(store: Arc<dyn ObjectStore>, path: Path, bytes: Bytes) -> object_store::Result<()> {

@@ -14,6 +14,17 @@ pub(crate) struct Profile {
     pub region: Option<String>,
 }
 
+impl Profile {
+    /// A key, its secret, and the token that may go with them.
+    pub fn keys(&self) -> Option<(&str, &str, Option<&str>)> {
+        Some((
+            self.access_key_id.as_deref()?,
+            self.secret_access_key.as_deref()?,
+            self.session_token.as_deref(),
+        ))
+    }
+}
+
 /// The profile that counts: the one named by an option, else, where neither option nor environment have a key, the one
 /// that the environment names, or `default`.
 ///

@@ -130,6 +130,7 @@ impl<'a> Remotes<'a> {
         } else if known.is_none() {
             self.desk.tell(name, Secrets::default());
         }
+        self.desk.lose(name);
         let probed = address.prepare().and_then(|()| {
             let objects = Objects::new(self.desk.reach(name, &address, &remote.settings)?, self.stop);
             let probed = if remote.single_writer { Ok(()) } else { probe(&objects) };
@@ -290,6 +291,9 @@ impl<'a> Remotes<'a> {
             Ok(_) => (remote.last_success, remote.last_error) = (Some(SystemClock.now_ms()), None),
             Err(e) if matches!(e.code(), Code::Busy | Code::Interrupted) => {}
             Err(e) => remote.last_error = Some(e.to_string()),
+        }
+        if done.as_ref().is_err_and(|e| e.code() == Code::Denied) {
+            self.desk.lose(name);
         }
         let kept = keep(&remote);
         done.and_then(|lsn| kept.map(|()| lsn))

@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 
 use crate::library::skipped;
 
+/// What the store is: `moto`, `ceph` or `s3s`.
+const STORE: &str = "TIDELINE_S3_STORE";
 /// Where requests go.
 const ENDPOINT: &str = "TIDELINE_S3_ENDPOINT";
 /// Where a store has two that lead to the same objects.
@@ -45,7 +47,7 @@ impl Bucket {
 
     fn given() -> Option<Bucket> {
         let variable = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
-        let environment = [ENDPOINT, SECOND_ENDPOINT, BUCKET, KEY, SECRET, REGION]
+        let environment = [STORE, ENDPOINT, SECOND_ENDPOINT, BUCKET, KEY, SECRET, REGION]
             .into_iter()
             .filter_map(variable)
             .collect();
@@ -80,6 +82,16 @@ impl Bucket {
 
     fn variable(&self, name: &str) -> Option<&str> {
         self.environment.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Does it look whether requests are signed with its keys?
+    pub fn asks_for_keys(&self) -> bool {
+        self.variable(STORE) != Some("moto")
+    }
+
+    /// Is it the one that lets several create the same object?
+    pub fn lies(&self) -> bool {
+        self.variable(STORE) == Some("s3s")
     }
 
     /// Its server, as in `http://127.0.0.1:9000`.

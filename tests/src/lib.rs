@@ -13,7 +13,8 @@
 //!
 //! [`Host`] runs one test on several of them.
 //!
-//! Tests of remotes in object stores have a [`Bucket`], and a [`proxy`](proxy::Proxy) that makes its network a bad one.
+//! Tests of remotes in object stores have a [`Bucket`], a place in it with databases ([`site`]), and a
+//! [`proxy`](proxy::Proxy) that makes its network a bad one.
 //!
 //! With `TIDELINE_AGAINST=stock` everything runs on SQLite's own VFS and nothing is loaded: what a test expects of
 //! plain SQL can be checked against SQLite itself. Other variables: `TIDELINE_APSW_PYTHON` (a Python that has apsw),
@@ -36,6 +37,7 @@ pub mod proxy;
 mod pyhost;
 mod scratch;
 mod shell;
+pub mod site;
 mod sql;
 mod states;
 

@@ -29,9 +29,10 @@ PATIENCE = 60.0
 PR_SET_PDEATHSIG = 1
 
 
-def ready(*endpoints):
+def ready(store, *endpoints):
     """Tells the environment, and waits until nobody wants the store any more."""
     environment = {
+        "TIDELINE_S3_STORE": store,
         "TIDELINE_S3_ENDPOINT": endpoints[0],
         "TIDELINE_S3_BUCKET": BUCKET,
         "AWS_ACCESS_KEY_ID": KEY,

@@ -84,7 +84,7 @@ def serve(folder, daemons):
         daemons.start(f"rgw{number}", "radosgw", *c, "-n", f"client.rgw.{number}", "-f", *listen)
     daemons.wait(lambda: all(answers(gateway) for gateway in gateways), "the gateways listen")
     create_bucket(gateways[0])
-    ready(*(f"http://{HERE}:{gateway}" for gateway in gateways))
+    ready("ceph", *(f"http://{HERE}:{gateway}" for gateway in gateways))
 
 
 # Options that somebody has for a cluster of his own.

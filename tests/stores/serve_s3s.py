@@ -11,4 +11,4 @@ with place() as folder, Daemons(folder) as daemons:
         "s3s-fs", sys.argv[1], "--host", HERE, "--port", "0", *keys, f"{folder}/root", RUST_LOG="info"
     )
     running = re.compile(r"server is running at (http://[0-9.]+:[0-9]+)")
-    ready(daemons.wait(lambda: running.search(tail(printed)), "s3s-fs runs").group(1))
+    ready("s3s", daemons.wait(lambda: running.search(tail(printed)), "s3s-fs runs").group(1))

@@ -25,8 +25,8 @@ use crate::workspace::{Result, Workspace, headline};
 pub struct Arguments {
     /// The store
     store: Store,
-    /// What to run. It finds the store in TIDELINE_S3_ENDPOINT, TIDELINE_S3_ENDPOINT_2 (ceph's other gateway),
-    /// TIDELINE_S3_BUCKET, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION
+    /// What to run. It finds the store's name in TIDELINE_S3_STORE, and the store in TIDELINE_S3_ENDPOINT,
+    /// TIDELINE_S3_ENDPOINT_2 (ceph's other gateway), TIDELINE_S3_BUCKET, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }

@@ -21,6 +21,7 @@ mod rules;
 mod shared;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use self::rules::Number;
@@ -79,6 +80,12 @@ impl Proxy {
     ) -> Rule {
         let number = self.shared.lock().rules.add(times, Box::new(matching), fault);
         Rule { shared: Arc::clone(&self.shared), number }
+    }
+
+    /// Makes a rule for the nth request from now, and those behind it: for so many in all.
+    pub fn from_nth(&self, nth: usize, times: usize, fault: Fault) -> Rule {
+        let came = AtomicUsize::new(0);
+        self.next(times, move |_| came.fetch_add(1, Ordering::Relaxed) + 1 >= nth, fault)
     }
 
     /// Makes a rule for all requests that match, from now on.
