@@ -20,7 +20,7 @@ use crate::index::{Index, Shrunk};
 use crate::lsn::Lsn;
 use crate::segment::Segment;
 use crate::snapshot::{Snapshot, hash_in_table};
-use crate::state::State;
+use crate::state::{State, lock_page};
 use crate::store::{MARK_BYTE, Store, base_header};
 
 /// History kept when nobody said otherwise.
@@ -180,6 +180,8 @@ impl Store {
             }
             pages.sort_unstable();
             pages.dedup();
+            // Of another page size it was a page like any other.
+            pages.retain(|&page| page != lock_page(target.page_size as usize));
             // Page 1 carries the counters, whether or not its image changed; unless it isn't here.
             if target.size > 0 && pages.first() != Some(&1) && !self.lacks(1)? {
                 pages.insert(0, 1);
@@ -261,6 +263,10 @@ impl Store {
                 let there = job.pages.partition_point(|&page| page <= job.target.size);
                 lazy.present.set(&job.pages[..there])?;
             }
+        }
+        if let (Some(lazy), false) = (&self.lazy, block.lazy) {
+            // Whoever fetched the last of it died before it said so.
+            lazy.present.set_whole()?;
         }
         let first_before = block.first_segment;
         let first = {

@@ -97,7 +97,8 @@ impl Image {
         if view.state.size > 0 && view.state.lsn > after {
             pages.push(1);
         }
-        pages.retain(|&page| page <= view.state.size);
+        let lock = lock_page(view.state.page_size as usize);
+        pages.retain(|&page| page <= view.state.size && page != lock);
         pages.sort_unstable();
         pages.dedup();
         Ok(Some(pages))

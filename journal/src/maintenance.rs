@@ -155,9 +155,11 @@ impl Drop for Held {
         // fork there is no such thread.
         if self.born == fork_generation() {
             drop(self.maintenance.step.lock());
-            if last {
-                drop(self.maintenance.visits.write());
-            }
+            // Who opens it meanwhile has taken over: a visit may go on then.
+            while last
+                && self.maintenance.held.load(Ordering::SeqCst) == 0
+                && self.maintenance.visits.try_write_for(MOMENT).is_none()
+            {}
         }
     }
 }

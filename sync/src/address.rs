@@ -300,7 +300,20 @@ pub(crate) fn printed(error: &dyn std::error::Error) -> String {
         cause = e.source();
     }
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    without_queries(&text)
+    without_queries(&without_answers(&text))
+}
+
+/// Of an answer in XML its code and its message alone: some have what was signed in them, and with what.
+fn without_answers(text: &str) -> String {
+    let Some(begin) = text.find("<?xml").or_else(|| text.find("<Error>")) else { return text.to_owned() };
+    let (before, answer) = text.split_at(begin);
+    let part = |name: &str| {
+        let (_, rest) = answer.split_once(&format!("<{name}>"))?;
+        rest.split_once(&format!("</{name}>")).map(|(part, _)| part)
+    };
+    let parts: Vec<&str> = ["Code", "Message"].into_iter().filter_map(part).collect();
+    let behind = answer.rsplit_once("</Error>").map_or("", |(_, behind)| behind);
+    format!("{before}{}{behind}", parts.join(": "))
 }
 
 /// Whether the text of an error, as printed, says that there is no bucket: an object that isn't there is another matter.
@@ -379,6 +392,9 @@ mod tests {
             let refused = Address::parse(text).unwrap_err().to_string();
             assert!(!refused.contains("hidden"), "{refused}");
         }
+        let answer = "refused: <?xml version=\"1.0\"?> <Error><Code>ExpiredToken</Code><Message>it has expired</Message><Token-0>hidden</Token-0></Error>; later";
+        assert_eq!(without_answers(answer), "refused: ExpiredToken: it has expired; later");
+        assert_eq!(without_answers("<Error><Code>A</Code><Token>hidden"), "A");
         let error = "no answer from https://a/b?sig=hidden&x=1 (twice: http://c?hidden), why?";
         assert_eq!(without_queries(error), "no answer from https://a/b (twice: http://c), why?");
     }

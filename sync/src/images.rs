@@ -20,6 +20,9 @@ const MAGIC: &[u8; 8] = b"TIDEIMGS";
 const HEADER_LEN: usize = 16;
 const INDEX_HEAD: usize = 8;
 const PLACE_LEN: usize = 40;
+/// Bytes of a row before its image, and of a frame behind its rows, at most.
+const ROW_HEAD: u64 = 24;
+const FRAME_END: u64 = 4;
 
 /// Bytes of images in a segment, about.
 const SEGMENT_BYTES: u32 = 16 << 20;
@@ -27,6 +30,11 @@ const SEGMENT_BYTES: u32 = 16 << 20;
 /// Pages of a segment whose pages have this size.
 pub(crate) fn pages_of_segment(page_size: u32) -> u32 {
     (SEGMENT_BYTES / page_size).max(1)
+}
+
+/// Most bytes that frames with so many pages have together.
+fn longest_frames(rows: u32, page_size: u32) -> u64 {
+    u64::from(rows) * (u64::from(page_size) + ROW_HEAD + FRAME_END)
 }
 
 /// A segment of images, as manifests name it.
@@ -70,6 +78,7 @@ impl ImageSegment {
             && (1..=pages_of_segment(page_size)).contains(&self.rows)
             && self.rows - 1 <= self.last - self.first
             && u64::from(self.index) <= longest
+            && self.bytes <= HEADER_LEN as u64 + longest + longest_frames(self.rows, page_size)
             && self.bytes >= HEADER_LEN as u64 + u64::from(self.index)
     }
 

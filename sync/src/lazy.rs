@@ -104,15 +104,29 @@ struct Source {
 }
 
 impl Source {
-    fn with<T>(&self, work: impl FnOnce(&Objects<'_>) -> Result<T>) -> Result<T> {
+    /// Asks where `origin` is now, and where it was when it was cloned from, if only that has it.
+    fn with(&self, mut work: impl FnMut(&Objects<'_>) -> Result<()>) -> Result<()> {
+        let mut ask = |address: &Address, settings: &Settings| {
+            let objects = Objects::new(self.desk.reach(ORIGIN, address, settings)?, &|| false);
+            let done = work(&objects);
+            self.desk.count(ORIGIN, objects.take_traffic());
+            // Credentials may be others by now.
+            if done.as_ref().is_err_and(|e| e.code() == Code::Denied) {
+                self.desk.lose(ORIGIN);
+            }
+            done
+        };
         let placed = self.desk.placed(ORIGIN);
-        let (address, settings) = placed
-            .as_ref()
-            .map_or((&self.address, &self.settings), |(address, settings)| (address, settings));
-        let objects = Objects::new(self.desk.reach(ORIGIN, address, settings)?, &|| false);
-        let done = work(&objects);
-        self.desk.count(ORIGIN, objects.take_traffic());
-        done
+        let Some((address, settings)) = placed.filter(|(address, _)| *address != self.address) else {
+            return ask(&self.address, &self.settings);
+        };
+        match ask(&address, &settings) {
+            // Somebody pushes to another place than he cloned from.
+            Err(e) if matches!(e.code(), Code::Missing | Code::Offline) => {
+                ask(&self.address, &self.settings).map_err(|_| e)
+            }
+            done => done,
+        }
     }
 }
 

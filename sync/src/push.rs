@@ -229,10 +229,15 @@ fn next(
         let shelf = There { objects, cache: Cache::none(), resumed: remote.uploading };
         remote.uploading = true;
         keep(remote)?;
-        Some(runs::make(&image, before.as_ref(), &shelf)?)
+        // A lazy clone that doesn't know what changed would fetch all of it.
+        let fetches = store.absent()?.is_some()
+            && segments.is_some()
+            && image.changed_since(Lsn::new(before.as_ref().map_or(0, |runs| runs.state.lsn)))?.is_none();
+        if fetches { None } else { Some(runs::make(&image, before.as_ref(), &shelf)?) }
     } else {
         None
     };
+    let whole = runs.is_some();
     let first = position.lsn + 1;
     Ok(Some(Manifest {
         tideline: VERSION,

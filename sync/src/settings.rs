@@ -117,6 +117,23 @@ impl Given {
                     number if *number == serde_json::json!(1) => "true".to_owned(),
                     _ => return Err(refuse("true or false")),
                 },
+                // What is in it is kept and told.
+                What::Text if name == "endpoint" => match value
+                    .as_str()
+                    .and_then(|text| url::Url::parse(text).ok())
+                {
+                    Some(url)
+                        if url.username().is_empty() && url.password().is_none() && url.query().is_none() =>
+                    {
+                        value.as_str().unwrap_or_default().to_owned()
+                    }
+                    _ => {
+                        let text = format!(
+                            "the option {name:?} must be a URL without credentials or a query; give one like https://s3.example.org"
+                        );
+                        return Err(wrong(text));
+                    }
+                },
                 What::Text | What::Secret => match value.as_str() {
                     Some(text) if !text.is_empty() && !text.contains(['\0', '\n', '\r']) => text.to_owned(),
                     _ => return Err(refuse("text")),

@@ -34,12 +34,15 @@ pub(crate) fn receive(
     token.copy_from_slice(&random_id()?[..8]);
     let token = u64::from_le_bytes(token);
     let lock = lock_page(state.page_size as usize);
-    let pages: Vec<u32> = (1..=state.size).filter(|&page| page != lock).collect();
-    let rows = pages.len() as u64;
-    let mut before = 0;
-    for some in pages.chunks((BATCH_BYTES / state.page_size as usize).max(1)) {
+    let rows = u64::from(state.size) - u64::from(state.size >= lock);
+    let at_once = (BATCH_BYTES / state.page_size as usize).max(1);
+    let (mut before, mut first) = (0, 1);
+    while first <= state.size {
+        let last = state.size.min(first.saturating_add(at_once as u32 - 1));
+        let some: Vec<u32> = (first..=last).filter(|&page| page != lock).collect();
+        first = last.saturating_add(1);
         let mut piece = WholePiece::new(manifest.lineage, state, checksum, token, rows, before);
-        library.read_many(objects, some, &mut |page, image| {
+        library.read_many(objects, &some, &mut |page, image| {
             piece.push(page, image);
             Ok(())
         })?;
