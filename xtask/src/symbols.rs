@@ -9,6 +9,10 @@ use crate::workspace::{Result, headline, output};
 /// All that it exports, sorted.
 const EXPORTS: [&str; 2] = ["sqlite3_tideline_init", "sqlite3_tidelinedefault_init"];
 
+/// What else it exports: the C interface of `crc-fast`, which `object_store` asks for with all of its features and nobody
+/// calls. rustc has no way to leave it out.
+const UNUSED: &str = "crc_fast_";
+
 /// Checks the library in `dist` with the tools of binutils.
 pub fn check(dist: &Path) -> Result<()> {
     headline("cargo xtask symbols");
@@ -23,10 +27,12 @@ pub fn check(dist: &Path) -> Result<()> {
     let mut faults = Vec::new();
 
     let defined = output(Command::new("nm").args(["-D", "--defined-only"]).arg(&library))?;
-    let exports: Vec<&str> = defined.lines().filter_map(symbol_of).collect();
-    println!("exports: {}", exports.join(", "));
+    let all: Vec<&str> = defined.lines().filter_map(symbol_of).collect();
+    let (unused, exports): (Vec<&str>, Vec<&str>) =
+        all.into_iter().partition(|name| name.starts_with(UNUSED));
+    println!("exports: {}; {} of {UNUSED}*", exports.join(", "), unused.len());
     if exports != EXPORTS {
-        faults.push(format!("it should export {} and nothing else", EXPORTS.join(" and ")));
+        faults.push(format!("it should export {} and nothing else of its own", EXPORTS.join(" and ")));
     }
 
     let undefined = output(Command::new("nm").args(["-D", "--undefined-only"]).arg(&library))?;
