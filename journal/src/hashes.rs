@@ -123,11 +123,8 @@ impl Hashes {
     /// Notes the hashes of many pages, in order of their numbers: neighbours in one write. Those between
     /// them may become unknown if somebody else learns them meanwhile.
     pub fn set_many(&self, hashes: &[(u32, u64)]) -> Result<()> {
-        let mut rest = hashes;
-        while let Some(&(first, _)) = rest.first() {
-            let near = |pair: &[(u32, u64)]| pair[1].0 - pair[0].0 <= NEAR && pair[1].0 - first < RUN;
-            let (run, behind) = rest.split_at(rest.windows(2).take_while(|pair| near(pair)).count() + 1);
-            let last = run[run.len() - 1].0;
+        for run in neighbours(hashes, |&(page, _)| page, NEAR, RUN) {
+            let (first, last) = (run[0].0, run[run.len() - 1].0);
             let mut known = vec![0; (last - first + 1) as usize];
             if run.len() < known.len() {
                 self.get_many(first, &mut known)?;
@@ -137,7 +134,6 @@ impl Hashes {
             }
             let bytes: Vec<u8> = known.iter().flat_map(|hash| hash.to_le_bytes()).collect();
             self.file.write_at(&bytes, HEADER + 8 * u64::from(first - 1)).at(|| self.here())?;
-            rest = behind;
         }
         Ok(())
     }
@@ -146,4 +142,21 @@ impl Hashes {
     pub fn sync(&self) -> Result<()> {
         self.file.sync().at(|| self.here())
     }
+}
+
+/// Cuts rows, which are in order of their pages, into those that are written at once: neighbours are at most `near` pages
+/// apart, and all lie within `most` pages.
+pub(crate) fn neighbours<T>(
+    mut rows: &[T],
+    page: impl Fn(&T) -> u32,
+    near: u32,
+    most: u32,
+) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let first = page(rows.first()?);
+        let is_near = |pair: &&[T]| page(&pair[1]) - page(&pair[0]) <= near && page(&pair[1]) - first < most;
+        let (run, behind) = rows.split_at(rows.windows(2).take_while(is_near).count() + 1);
+        rows = behind;
+        Some(run)
+    })
 }

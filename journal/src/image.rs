@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::format::ROW_LEN;
-use crate::format::{Packing, ShippedHeader};
+use crate::format::{Packing, ROW_LEN, ShippedHeader};
 use crate::hash::page_hash;
-use crate::lsn::{Lsn, LsnRange};
+use crate::lsn::Lsn;
 use crate::session::Session;
 use crate::ship::Batches;
 use crate::state::{State, lock_page};
@@ -39,6 +38,14 @@ impl Image {
         Ok(self.session.pinned()?.state)
     }
 
+    /// True if pages of it may have to be fetched.
+    ///
+    /// # Errors
+    /// `Damaged` where that can't be told, `Io`.
+    pub fn is_lazy(&self) -> Result<bool> {
+        self.session.store().is_lazy()
+    }
+
     /// Makes it durable, as what leaves the machine must be.
     ///
     /// # Errors
@@ -52,8 +59,7 @@ impl Image {
     /// # Errors
     /// `Damaged`, `Io` while pages are read.
     pub fn checksum(&self) -> Result<Option<u64>> {
-        let store = self.session.store();
-        store.checksum(self.session.pinned()?, !store.is_lazy()?)
+        self.session.store().checksum(self.session.pinned()?, !self.is_lazy()?)
     }
 
     /// Fills `to` with the image of a page, which isn't above the size.
@@ -129,21 +135,7 @@ impl WholePiece {
         rows: u64,
         before: u64,
     ) -> WholePiece {
-        let header = ShippedHeader {
-            lineage,
-            range: LsnRange { first: Lsn::new(1), last: state.lsn },
-            full: true,
-            before: 0,
-            state,
-            checksum_before: None,
-            checksum_after: checksum,
-            rows,
-            rows_before: before,
-            rows_here: 0,
-            identities: 0,
-            token,
-            body: 0,
-        };
+        let header = ShippedHeader::whole(lineage, state, checksum, token);
         let mut packing = Packing::new(header, &[]);
         packing.place(rows, before);
         WholePiece { packing }

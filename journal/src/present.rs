@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::disk::{Disk, File, How};
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Name, PRESENT_HEADER_LEN, PresentHeader, TAG_LEN, is_present, tag_of, tag_offset};
+use crate::hashes::neighbours;
 use crate::state::{State, lock_page};
 
 /// What is to be done about a file that says nothing any more.
@@ -100,11 +101,8 @@ impl Present {
 
     /// Notes that the base has these pages, which are in order; durable when it returns. Under the fold lock.
     pub fn set(&self, pages: &[u32]) -> Result<()> {
-        let mut rest = pages;
-        while let Some(&first) = rest.first() {
-            let near = |pair: &[u32]| pair[1] - pair[0] <= NEAR && pair[1] - first < RUN;
-            let (run, behind) = rest.split_at(rest.windows(2).take_while(|pair| near(pair)).count() + 1);
-            let last = run[run.len() - 1];
+        for run in neighbours(pages, |&page| page, NEAR, RUN) {
+            let (first, last) = (run[0], run[run.len() - 1]);
             let mut tags = vec![0; (last - first + 1) as usize * TAG_LEN];
             if run.len() * TAG_LEN < tags.len() {
                 self.read(first, &mut tags)?;
@@ -114,7 +112,6 @@ impl Present {
                 tags[at..at + TAG_LEN].copy_from_slice(&tag_of(page));
             }
             self.file.write_at(&tags, tag_offset(first)).at(|| self.here())?;
-            rest = behind;
         }
         // Also what another wrote that died before it synced.
         self.file.sync().at(|| self.here())

@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use crate::control::Lock;
@@ -21,6 +22,13 @@ pub struct Traffic {
     pub requests: u64,
     /// Bytes of what was sent and received.
     pub bytes: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, more: Traffic) {
+        self.requests += more.requests;
+        self.bytes += more.bytes;
+    }
 }
 
 /// Remotes of one store that are talked to at once; those of more wait for each other.
@@ -102,10 +110,7 @@ impl Store {
 
     /// Adds to what this process has asked of the remote `name`.
     pub fn count_traffic(&self, name: &str, more: Traffic) {
-        let mut traffic = self.traffic.lock();
-        let sum = traffic.entry(name.to_owned()).or_default();
-        sum.requests += more.requests;
-        sum.bytes += more.bytes;
+        *self.traffic.lock().entry(name.to_owned()).or_default() += more;
     }
 
     /// What this process has asked of its remotes, by name.

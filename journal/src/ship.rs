@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::{Code, Error, Result};
-use crate::format::{Packing, ROW_LEN, Shipped, ShippedHeader};
+use crate::format::{Packing, ROW_LEN, ShippedHeader};
 use crate::hash::page_hash;
 use crate::image::Image;
 use crate::lsn::{Lsn, LsnRange};
@@ -174,21 +174,7 @@ impl Store {
         identities.retain(|&(lsn, _)| lsn >= horizon && lsn < state.lsn && lsn > Lsn::ZERO);
         let pages: Vec<u32> =
             (1..=state.size).filter(|&p| p != lock_page(state.page_size as usize)).collect();
-        let header = ShippedHeader {
-            lineage: self.lineage(),
-            range: LsnRange { first: Lsn::new(1), last: state.lsn },
-            full: true,
-            before: 0,
-            state,
-            checksum_before: None,
-            checksum_after: checksum,
-            rows: pages.len() as u64,
-            rows_before: 0,
-            rows_here: 0,
-            identities: 0,
-            token: random()?,
-            body: 0,
-        };
+        let header = ShippedHeader::whole(self.lineage(), state, checksum, random()?);
         self.make_durable(state.lsn)?;
         Ok(Shipment { header, identities, view, past: None, pages, next: 0, ahead: Ahead::default() })
     }
@@ -220,28 +206,6 @@ impl Store {
         }
         Ok(packing.finish())
     }
-}
-
-/// What a shipped entry says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stated {
-    /// Lineage that it belongs to.
-    pub lineage: [u8; 16],
-    /// LSNs that it covers.
-    pub range: LsnRange,
-    /// It holds all pages of the database.
-    pub full: bool,
-    /// Identity of its last commit.
-    pub id: u64,
-}
-
-/// What a shipped entry, or a piece of one, says of itself.
-///
-/// # Errors
-/// `Damaged`, `Format` if `blob` is none.
-pub fn stated(blob: &[u8]) -> Result<Stated> {
-    let ShippedHeader { lineage, range, full, state, .. } = Shipped::check(blob)?.header;
-    Ok(Stated { lineage, range, full, id: state.id })
 }
 
 /// Pieces of everything behind an LSN, made as they are asked for.

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::elsewhere::{DESCRIPTION, Origin, SIDE, assert_marked, assert_plain, disk, load, sound};
+use common::elsewhere::{DESCRIPTION, Origin, assert_marked, assert_plain, disk, sound};
+use common::files::{SIDE, load};
 use common::{Change, Model, PAGE, PATH, Rng, commit, image, open, read, setting};
 use tideline_journal::disk::{Disk, SimDisk};
 use tideline_journal::{Code, Durability, Lsn, Options, PageSource, Retention, Session, Store};

@@ -9,9 +9,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::elsewhere::{Origin, SIDE, assert_plain, load, sound};
-use common::{Change, Model, PATH, Rng, commit, open, read, setting};
-use tideline_journal::disk::{Disk, FaultKind, How, SimDisk, SimProcess};
+use common::elsewhere::{Origin, assert_plain, sound};
+use common::files::{Files, SIDE, disk_with, save};
+use common::{Change, Model, Rng, commit, open, read, setting};
+use tideline_journal::disk::{FaultKind, SimDisk, SimProcess};
 use tideline_journal::{Code, Durability, Lsn, Result, Retention, Session};
 
 /// What happened before the power went.
@@ -281,26 +282,6 @@ fn an_error_anywhere_leaves_a_clone_that_goes_on() {
     println!("tried: errors={errors}");
 }
 
-/// The files of a store, by their paths.
-type Files = BTreeMap<String, Vec<u8>>;
-
-fn save(process: &SimProcess) -> Files {
-    let inside = process.list(SIDE.as_ref()).unwrap().into_iter().map(|name| format!("{SIDE}/{name}"));
-    inside.chain([PATH.to_owned()]).map(|path| (path.clone(), load(process, &path))).collect()
-}
-
-fn restore(files: &Files) -> Arc<SimDisk> {
-    let machine = SimDisk::new();
-    let process = machine.process();
-    process.create_dir(SIDE.as_ref()).unwrap();
-    for (path, bytes) in files {
-        let file = process.open(path.as_ref(), How::Create).unwrap();
-        file.write_at(bytes, 0).unwrap();
-        file.sync().unwrap();
-    }
-    machine
-}
-
 /// A clone that was lived with, some of whose pages are here: its files, and what it holds.
 fn lived_with(origin: &Origin) -> (Files, Lsn, Model) {
     let process = SimDisk::new().process();
@@ -326,7 +307,7 @@ fn tags_that_are_lost_show_no_page_as_it_was() {
     let origin = Origin::new(14);
     let (mut files, head, model) = lived_with(&origin);
     files.get_mut(&format!("{SIDE}/present")).unwrap()[64..].fill(0);
-    let store = origin.open(&restore(&files).process()).unwrap();
+    let store = origin.open(&disk_with(&files).process()).unwrap();
     assert_eq!(read(&store).unwrap_err().code(), Code::Damaged);
     assert_eq!(store.hydrate(|_, _| true).unwrap_err().code(), Code::Damaged);
     // The base has what the hashes say.
@@ -357,7 +338,7 @@ fn a_byte_that_changes_is_found_or_means_nothing() {
             let mut changed = files.clone();
             changed.get_mut(&path).unwrap()[at] ^= mask;
             let what = format!("byte {at} of {path} ^ {mask:#04x}");
-            let machine = restore(&changed);
+            let machine = disk_with(&changed);
             let became = match origin.open(&machine.process()) {
                 Err(e) => {
                     let clear = [

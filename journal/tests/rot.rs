@@ -16,46 +16,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{Change, Model, PATH, Rng, commit, image, open};
+use common::files::{Files, SIDE, disk_with, save};
+use common::{Change, Model, PATH, Rng, commit, image, open, setting};
 use tideline_journal::disk::{Disk, How, SimDisk, SimProcess};
 use tideline_journal::{Code, Durability, Lsn, Result, Retention, Session, Store};
 
-/// The files of a store, by their paths.
-type Files = BTreeMap<String, Vec<u8>>;
-
 /// A database's pages, without the bytes of page 1 that are served.
 type Pages = Vec<Vec<u8>>;
-
-const SIDE: &str = "/app.db-tide";
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
-fn save(disk: &Arc<SimDisk>) -> Files {
-    let process = disk.process();
-    let inside = process.list(SIDE.as_ref()).unwrap().into_iter().map(|name| format!("{SIDE}/{name}"));
-    let mut files = Files::new();
-    for path in inside.chain([PATH.to_owned()]) {
-        let file = process.open(path.as_ref(), How::Read).unwrap();
-        let mut bytes = vec![0; file.len().unwrap() as usize];
-        file.read_at(&mut bytes, 0).unwrap();
-        files.insert(path, bytes);
-    }
-    files
-}
-
-fn load(files: &Files) -> Arc<SimDisk> {
-    let disk = SimDisk::new();
-    let process = disk.process();
-    process.create_dir(SIDE.as_ref()).unwrap();
-    for (path, bytes) in files {
-        let file = process.open(path.as_ref(), How::Create).unwrap();
-        file.write_at(bytes, 0).unwrap();
-        file.sync().unwrap();
-    }
-    disk
-}
 
 /// All pages at the head.
 fn pages(store: &Arc<Store>) -> Result<(Lsn, Pages)> {
@@ -143,7 +110,7 @@ impl Life {
             self.process.kill();
             self.session = None;
         }
-        let files = save(&self.disk);
+        let files = save(&self.disk.process());
         let durable = if closed { head } else { durable(&files) };
         self.process = self.disk.process();
         self.store = open(&self.process).unwrap();
@@ -200,7 +167,7 @@ impl Tally {
 
 /// What comes of a byte that changed.
 fn trial(life: &Life, moment: &Moment, files: &Files, path: &str, what: &str) -> &'static str {
-    let disk = load(files);
+    let disk = disk_with(files);
     let process = disk.process();
     let store = match open(&process) {
         Ok(store) => store,

@@ -139,10 +139,7 @@ impl Desk {
 
     /// Notes what reading pages has asked of a remote.
     pub fn count(&self, name: &str, more: Traffic) {
-        let mut read = self.read.lock();
-        let sum = read.entry(name.to_owned()).or_default();
-        sum.requests += more.requests;
-        sum.bytes += more.bytes;
+        *self.read.lock().entry(name.to_owned()).or_default() += more;
     }
 
     /// What reading pages has asked of a remote.

@@ -13,11 +13,11 @@ use tideline_journal::{Code, Error, Result};
 
 use crate::frame::{Making, Place, pages_of_frame};
 use crate::hex;
-use crate::manifest::{Hash, VERSION, hash};
+use crate::manifest::{Hash, hash};
 use crate::objects::Stretch;
+use crate::segment::{HEADER_LEN, header, name_of};
 
 const MAGIC: &[u8; 8] = b"TIDEIMGS";
-const HEADER_LEN: usize = 16;
 const INDEX_HEAD: usize = 8;
 const PLACE_LEN: usize = 40;
 /// Bytes of a row before its image, and of a frame behind its rows, at most.
@@ -61,7 +61,7 @@ pub(crate) struct ImageSegment {
 impl ImageSegment {
     /// Its object.
     pub fn name(&self) -> String {
-        crate::segment::name_of(&self.hash)
+        name_of(&self.hash)
     }
 
     /// A part of it.
@@ -102,12 +102,9 @@ pub(crate) struct Segment {
 impl Segment {
     /// One for pages of this size.
     pub fn new(page_size: u32) -> Segment {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
         Segment {
             page_size,
-            bytes,
+            bytes: header(MAGIC),
             places: Vec::new(),
             lists: Vec::new(),
             making: Making::new(),

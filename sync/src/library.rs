@@ -72,14 +72,27 @@ impl Library {
         self.runs.state.page_size
     }
 
+    /// The index of a segment, if that can be had without asking anybody.
+    fn index_known(&self, segment: &ImageSegment) -> Option<Arc<Index>> {
+        if let Some(index) = self.indexes.lock().get(&segment.hash) {
+            return Some(Arc::clone(index));
+        }
+        let kept = self.cache.get(&index_key(segment), segment.index)?;
+        Some(self.keep(segment, Index::decode(&kept, segment).ok()?))
+    }
+
     /// The index of a segment, fetched if need be.
     fn index(&self, objects: &Objects<'_>, segment: &ImageSegment) -> Result<Arc<Index>> {
-        if let Some(index) = self.indexes.lock().get(&segment.hash) {
-            return Ok(Arc::clone(index));
+        match self.index_known(segment) {
+            Some(index) => Ok(index),
+            None => Ok(self.keep(segment, fetch_index(objects, &self.cache, segment)?)),
         }
-        let index = Arc::new(fetch_index(objects, &self.cache, segment)?);
+    }
+
+    fn keep(&self, segment: &ImageSegment, index: Index) -> Arc<Index> {
+        let index = Arc::new(index);
         self.indexes.lock().insert(segment.hash, Arc::clone(&index));
-        Ok(index)
+        index
     }
 
     /// The frame that has a page: its segment, and its number there.
@@ -97,15 +110,7 @@ impl Library {
     /// The frame of a page, as far as that is known without asking anybody.
     fn place_known(&self, page: u32) -> Option<Place> {
         for segment in self.runs.segments_of(page) {
-            let known = self.indexes.lock().get(&segment.hash).cloned();
-            let index = match known {
-                Some(index) => index,
-                None => {
-                    let index = Arc::new(kept_index(&self.cache, segment)?);
-                    self.indexes.lock().insert(segment.hash, Arc::clone(&index));
-                    index
-                }
-            };
+            let index = self.index_known(segment)?;
             if let Some(at) = index.find(page) {
                 return Some(index.places()[at]);
             }
@@ -133,36 +138,21 @@ impl Library {
                 None => return Ok(false),
             },
         };
-        Ok(frame
-            .image(page)
-            .filter(|image| image.len() == to.len())
-            .map(|image| to.copy_from_slice(image))
-            .is_some())
+        Ok(fill(&frame, page, to))
     }
 
-    /// Fills `to` with the image of a page.
+    /// Fills `to` with the image of a page that [`Library::read_cached`] didn't have.
     ///
     /// # Errors
     /// `Offline`, `Missing`, `Damaged`.
     pub fn read(&self, objects: &Objects<'_>, page: u32, to: &mut [u8]) -> Result<()> {
         let (segment, index, at) = self.find(objects, page)?;
         let place = index.places()[at];
-        let frame = match self.recent(&place.hash) {
-            Some(frame) => frame,
-            None => {
-                let bytes = match self.cache.get(&place.hash, place.len) {
-                    Some(bytes) => bytes,
-                    None => self.fetch_with_those_behind(objects, &segment, &index, at)?,
-                };
-                self.unpack(&bytes, &place)?
-            }
-        };
-        match frame.image(page) {
-            Some(image) if image.len() == to.len() => {
-                to.copy_from_slice(image);
-                Ok(())
-            }
-            _ => Err(wrong(objects, &segment, &place)),
+        let bytes = self.fetch_with_those_behind(objects, &segment, &index, at)?;
+        if fill(&*self.unpack(&bytes, &place)?, page, to) {
+            Ok(())
+        } else {
+            Err(wrong(objects, &segment, &place))
         }
     }
 
@@ -337,6 +327,12 @@ impl Library {
     }
 }
 
+/// Fills `to` with the image of a page, if it is in the frame.
+fn fill(frame: &Frame, page: u32, to: &mut [u8]) -> bool {
+    let image = frame.image(page).filter(|image| image.len() == to.len());
+    image.map(|image| to.copy_from_slice(image)).is_some()
+}
+
 /// An index is kept as a frame is, under the beginning of its hash.
 fn index_key(segment: &ImageSegment) -> FrameHash {
     let mut short = [0; 16];
@@ -344,15 +340,8 @@ fn index_key(segment: &ImageSegment) -> FrameHash {
     short
 }
 
-fn kept_index(cache: &Cache, segment: &ImageSegment) -> Option<Index> {
-    Index::decode(&cache.get(&index_key(segment), segment.index)?, segment).ok()
-}
-
-/// The index of a segment, from the cache or by a request.
+/// The index of a segment, by a request; it is kept.
 pub(crate) fn fetch_index(objects: &Objects<'_>, cache: &Cache, segment: &ImageSegment) -> Result<Index> {
-    if let Some(index) = kept_index(cache, segment) {
-        return Ok(index);
-    }
     let mut index = None;
     objects.get_ranges(&[segment.stretch(segment.index_range())], &mut |_, bytes| {
         index = Some(Index::decode(bytes, segment)?);

@@ -78,8 +78,9 @@ impl<'a> Objects<'a> {
     }
 
     fn count(&self, bytes: usize) {
-        let Traffic { requests, bytes: before } = self.traffic.get();
-        self.traffic.set(Traffic { requests: requests + 1, bytes: before + bytes as u64 });
+        let mut traffic = self.traffic.get();
+        traffic += Traffic { requests: 1, bytes: bytes as u64 };
+        self.traffic.set(traffic);
     }
 
     fn failed(&self, what: &str, name: &str, error: &object_store::Error) -> Error {

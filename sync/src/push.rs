@@ -226,14 +226,10 @@ fn next(
             0 => None,
             at => chain::read(objects, at)?.and_then(|link| link.manifest.runs),
         };
-        let shelf = There { objects, cache: Cache::none(), resumed: remote.uploading };
+        let shelf = There { objects, resumed: remote.uploading };
         remote.uploading = true;
         keep(remote)?;
-        // A lazy clone that doesn't know what changed would fetch all of it.
-        let fetches = store.absent()?.is_some()
-            && segments.is_some()
-            && image.changed_since(Lsn::new(before.as_ref().map_or(0, |runs| runs.state.lsn)))?.is_none();
-        if fetches { None } else { Some(runs::make(&image, before.as_ref(), &shelf)?) }
+        runs::make(&image, before.as_ref(), segments.is_none(), &shelf)?
     } else {
         None
     };
@@ -261,14 +257,13 @@ fn next(
 /// Segments of images at a remote.
 struct There<'a> {
     objects: &'a Objects<'a>,
-    cache: Cache,
     /// Somebody may have put some of them there, and died before the manifest.
     resumed: bool,
 }
 
 impl Shelf for There<'_> {
     fn pages(&self, segment: &ImageSegment) -> Result<Vec<u32>> {
-        Ok(fetch_index(self.objects, &self.cache, segment)?.pages().collect())
+        Ok(fetch_index(self.objects, &Cache::none(), segment)?.pages().collect())
     }
 
     fn put(&self, segment: &ImageSegment, bytes: Vec<u8>) -> Result<()> {

@@ -185,9 +185,9 @@ impl<'a> Remotes<'a> {
                 last_error: remote.last_error,
                 next_try: self.desk.next_try(&remote.name),
                 traffic: {
-                    let read = self.desk.counted(&remote.name);
-                    let asked = traffic.get(&remote.name).copied().unwrap_or_default();
-                    Traffic { requests: asked.requests + read.requests, bytes: asked.bytes + read.bytes }
+                    let mut asked = traffic.get(&remote.name).copied().unwrap_or_default();
+                    asked += self.desk.counted(&remote.name);
+                    asked
                 },
                 name: remote.name,
                 url: remote.url,

@@ -117,19 +117,29 @@ pub(crate) trait Shelf {
     fn put(&self, segment: &ImageSegment, bytes: Vec<u8>) -> Result<()>;
 }
 
-/// The runs for a database, from those that the remote has, if any. What is there already isn't put there again.
+/// The runs for a database, from those that the remote has, if any. What is there already isn't put there again. `None` of
+/// a lazy clone that doesn't know what changed, and would fetch all of it, unless they are `needed`.
 ///
 /// # Errors
 /// Of reading the image, and of the shelf.
-pub(crate) fn make(image: &Image, before: Option<&Runs>, shelf: &dyn Shelf) -> Result<Runs> {
+pub(crate) fn make(
+    image: &Image,
+    before: Option<&Runs>,
+    needed: bool,
+    shelf: &dyn Shelf,
+) -> Result<Option<Runs>> {
     let state = image.state()?;
     let known: HashSet<Hash> =
         before.iter().flat_map(|runs| runs.segments()).map(|segment| segment.hash).collect();
     let usable = before.filter(|runs| runs.state.page_size == state.page_size);
-    let changed = match usable {
+    let changed = match before {
         Some(runs) => image.changed_since(Lsn::new(runs.state.lsn))?,
         None => None,
     };
+    if changed.is_none() && !needed && image.is_lazy()? {
+        return Ok(None);
+    }
+    let changed = changed.filter(|_| usable.is_some());
     let mut runs = usable.map(|runs| runs.runs.clone()).unwrap_or_default();
     let mut first = usable.map_or(1, |runs| runs.state.lsn + 1);
     let pages = match changed {
@@ -167,7 +177,7 @@ pub(crate) fn make(image: &Image, before: Option<&Runs>, shelf: &dyn Shelf) -> R
         }
     };
     runs.push(Run { first, last: state.lsn.get(), segments });
-    Ok(Runs { state: state.into(), checksum: image.checksum()?, runs })
+    Ok(Some(Runs { state: state.into(), checksum: image.checksum()?, runs }))
 }
 
 fn write(

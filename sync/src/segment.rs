@@ -10,7 +10,7 @@ use crate::manifest::{Hash, SegmentName, VERSION, hash};
 use crate::objects::Objects;
 
 const MAGIC: &[u8; 8] = b"TIDEPACK";
-const HEADER_LEN: usize = 16;
+pub(crate) const HEADER_LEN: usize = 16;
 const LENGTH_LEN: usize = 8;
 
 /// About the length of a piece where nobody says otherwise, in bytes.
@@ -28,6 +28,14 @@ pub(crate) fn name_of(hash: &Hash) -> String {
     format!("segment/{}/{digits}", &digits[..2])
 }
 
+/// The header of a segment of the kind that `magic` tells.
+pub(crate) fn header(magic: &[u8; 8]) -> Vec<u8> {
+    let mut bytes = magic.to_vec();
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.resize(HEADER_LEN, 0);
+    bytes
+}
+
 /// A segment that is being made.
 struct Packing {
     bytes: Vec<u8>,
@@ -35,10 +43,7 @@ struct Packing {
 
 impl Packing {
     fn new() -> Packing {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        Packing { bytes }
+        Packing { bytes: header(MAGIC) }
     }
 
     fn push(&mut self, piece: &[u8]) {

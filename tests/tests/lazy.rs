@@ -20,15 +20,18 @@ def traffic(db):
 def denies(db, code, statement, *values):
     return refused(code, lambda: db.execute(statement, values).fetchall())
 
-def offline(db, statement):
+def unreadable(db, code, statement):
     try:
         db.execute(statement).fetchall()
-    except sqlite3.OperationalError as e:
-        assert "I/O" in str(e), e
+    except sqlite3.DatabaseError as e:
         text = one(db, "SELECT tide_last_error()")
-        assert "OFFLINE" in text, text
-        return
+        assert code in text, text
+        return e
     raise AssertionError(f"{statement}: it was answered")
+
+def offline(db, statement):
+    e = unreadable(db, "OFFLINE", statement)
+    assert isinstance(e, sqlite3.OperationalError) and "I/O" in str(e), e
 
 CONTENT = "SELECT count(*), sum(k), sum(length(v)), max(v) FROM t"
 
@@ -221,20 +224,12 @@ for at in range(200, len(spoilt), 1000):
     spoilt[at] ^= 1
 segments[-1].write_bytes(spoilt)
 copy = connect("copy.db")
-try:
-    copy.execute(CONTENT).fetchone()
-    raise AssertionError("damaged pages were shown")
-except sqlite3.DatabaseError:
-    assert "DAMAGED" in one(copy, "SELECT tide_last_error()")
+unreadable(copy, "DAMAGED", CONTENT)
 denies(copy, "DAMAGED", "SELECT tide_hydrate()")
 segments[-1].unlink()
 copy.close()
 copy = connect("copy.db")
-try:
-    copy.execute(CONTENT).fetchone()
-    raise AssertionError("lost pages were shown")
-except sqlite3.DatabaseError:
-    assert "MISSING" in one(copy, "SELECT tide_last_error()"), one(copy, "SELECT tide_last_error()")
+unreadable(copy, "MISSING", CONTENT)
 segments[-1].write_bytes(data)
 copy.close()
 assert connect("copy.db").execute(CONTENT).fetchone() == expected

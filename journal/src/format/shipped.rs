@@ -59,6 +59,25 @@ fn damaged(what: &str) -> Error {
 }
 
 impl ShippedHeader {
+    /// That of all pages of a database; how many there are is said when they are packed.
+    pub fn whole(lineage: [u8; 16], state: State, checksum: Option<u64>, token: u64) -> ShippedHeader {
+        ShippedHeader {
+            lineage,
+            range: LsnRange { first: Lsn::new(1), last: state.lsn },
+            full: true,
+            before: 0,
+            state,
+            checksum_before: None,
+            checksum_after: checksum,
+            rows: 0,
+            rows_before: 0,
+            rows_here: 0,
+            identities: 0,
+            token,
+            body: 0,
+        }
+    }
+
     /// Its bytes.
     pub fn encode(&self) -> [u8; SHIPPED_HEADER_LEN] {
         let mut out = [0; SHIPPED_HEADER_LEN];

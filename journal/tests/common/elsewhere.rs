@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tideline_journal::disk::{Disk, How, SimDisk, SimProcess};
+use tideline_journal::disk::{Disk, SimDisk, SimProcess};
 use tideline_journal::{
     Code, Durability, Error, Options, PageSource, Result, Session, Sources, State, Store,
 };
 
+use super::files::{SIDE, load};
 use super::{Change, Model, PAGE, PATH, commit, image, open, options};
 
-pub const SIDE: &str = "/app.db-tide";
 pub const DESCRIPTION: &[u8] = b"where it lies";
 
 /// Where the pages lie. What was asked for once is found also when it is away.
@@ -126,13 +126,6 @@ impl Origin {
 
 pub fn disk(process: &Arc<SimProcess>) -> Arc<dyn Disk> {
     Arc::clone(process) as Arc<dyn Disk>
-}
-
-pub fn load(process: &SimProcess, path: &str) -> Vec<u8> {
-    let file = process.open(Path::new(path), How::Read).unwrap();
-    let mut bytes = vec![0; file.len().unwrap() as usize];
-    file.read_at(&mut bytes, 0).unwrap();
-    bytes
 }
 
 /// Everything is as stock SQLite wants it: the file alone is the database.

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub mod elsewhere;
+pub mod files;
 pub mod machine;
 
 use std::collections::BTreeMap;
