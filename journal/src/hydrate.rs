@@ -65,6 +65,9 @@ impl Store {
             let Some(&last) = pages.last() else {
                 // Nothing is lacking from there on; if others have cut pages off meanwhile, nor before.
                 if self.alone_folding(|| self.become_ordinary(lazy))? {
+                    if let Ok(source) = lazy.source(self) {
+                        source.end();
+                    }
                     return Ok(brought);
                 }
                 (from, rounds) = (1, 0);

@@ -115,7 +115,15 @@ impl Image {
     /// # Errors
     /// As [`Store::batches`].
     pub fn batches(self, after: Lsn, max_bytes: u64) -> Result<Batches> {
-        Batches::of(self, after, max_bytes)
+        Batches::of(self, after, max_bytes, max_bytes)
+    }
+
+    /// The same, each LSN by itself as far as it is one here, so that the receiver can tell them apart too.
+    ///
+    /// # Errors
+    /// As [`Store::batches`].
+    pub fn batches_of_each(self, after: Lsn, max_bytes: u64) -> Result<Batches> {
+        Batches::of(self, after, 1, max_bytes)
     }
 }
 

@@ -11,6 +11,7 @@
 
 #![deny(unsafe_code)]
 
+mod amount;
 mod checksum;
 mod clock;
 mod compact;
@@ -70,7 +71,7 @@ pub use lsn::{Lsn, LsnRange};
 pub use maintenance::{Held, Visitor, block_signals};
 pub use remotes::{RemoteTurn, Traffic};
 pub use session::{Durability, Session};
-pub use ship::Batches;
+pub use ship::{Batches, shipped_state};
 pub use source::{PageSource, Sources};
 pub use state::{Counters, State, lock_page, page_size_of};
 pub use store::{Options, Store, random_id, side_folder};

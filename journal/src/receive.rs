@@ -32,15 +32,21 @@ impl Store {
     /// # Errors
     /// `Gap`, `Foreign`, `Diverged`, `Damaged`, `Format`, `Busy`: nothing is changed.
     pub fn receive(self: &Arc<Self>, blob: &[u8]) -> Result<Lsn> {
-        self.receive_behind(blob, None)
+        self.receive_behind(blob, None, Durability::Disk)
     }
 
     /// As [`Store::receive`], from a sender who is known to have the commit `known`, by its identity: a full image goes on
-    /// from there, also where that commit was made here.
+    /// from there, also where that commit was made here. Without durability on the disk a power cut may take it back, until
+    /// [`Store::harden`].
     ///
     /// # Errors
     /// As [`Store::receive`].
-    pub fn receive_behind(self: &Arc<Self>, blob: &[u8], known: Option<(Lsn, u64)>) -> Result<Lsn> {
+    pub fn receive_behind(
+        self: &Arc<Self>,
+        blob: &[u8],
+        known: Option<(Lsn, u64)>,
+        durability: Durability,
+    ) -> Result<Lsn> {
         if blob.is_empty() {
             return Ok(self.head());
         }
@@ -57,7 +63,7 @@ impl Store {
             Verdict::Apply => {}
         }
         if header.rows_before == 0 && u64::from(header.rows_here) == header.rows {
-            return self.apply(&mut session, &header, &here, |each| each(&shipped));
+            return self.apply(&mut session, &header, &here, durability, |each| each(&shipped));
         }
         let incoming = Incoming::open(self)?;
         if !incoming.add(&header, blob)? {
@@ -69,12 +75,20 @@ impl Store {
         let first = Shipped::check(&first)?;
         let lsn = match self.judge(&first, &here, known)? {
             Verdict::Known => here.lsn,
-            Verdict::Apply => self.apply(&mut session, &first.header, &here, |each| {
+            Verdict::Apply => self.apply(&mut session, &first.header, &here, durability, |each| {
                 (0..pieces.places.len()).try_for_each(|n| each(&Shipped::check(&pieces.load(n)?)?))
             })?,
         };
         incoming.forget()?;
         Ok(lsn)
+    }
+
+    /// Makes durable what was received or committed.
+    ///
+    /// # Errors
+    /// `Poisoned` if that fails.
+    pub fn harden(&self) -> Result<()> {
+        self.make_durable(self.control.appended())
     }
 
     /// Applies an entry whose pieces `walk` goes through.
@@ -83,6 +97,7 @@ impl Store {
         session: &mut Session,
         header: &ShippedHeader,
         here: &State,
+        durability: Durability,
         walk: impl Fn(&mut dyn FnMut(&Shipped<'_>) -> Result<()>) -> Result<()>,
     ) -> Result<Lsn> {
         // An entry that isn't right must not change the lineage: its pages wait in a segment to which nothing leads.
@@ -100,10 +115,14 @@ impl Store {
         });
         match (staged, taking) {
             (Ok(applying), taking) => {
-                if let Some(segment) = taking {
-                    self.take_over(segment)?;
-                }
-                applying.commit(session)
+                let durability = match taking {
+                    Some(segment) => {
+                        self.take_over(segment)?;
+                        Durability::Disk
+                    }
+                    None => durability,
+                };
+                applying.commit(session, durability)
             }
             (Err(e), Some(segment)) => {
                 // Without it nothing has changed; and if it stays, the next one to open the store removes it.
@@ -348,7 +367,7 @@ impl Applying {
         Ok(())
     }
 
-    fn commit(self, session: &mut Session) -> Result<Lsn> {
+    fn commit(self, session: &mut Session, durability: Durability) -> Result<Lsn> {
         let header = self.header;
         let own = self.here.counters;
         let theirs = header.state.counters;
@@ -376,7 +395,7 @@ impl Applying {
             state: State { counters, ..header.state },
             checksum: self.sum,
         })?;
-        let lsn = session.publish(Durability::Disk, false)?;
+        let lsn = session.publish(durability, false)?;
         if let Some(sum) = self.sum {
             *self.store.known_checksum.lock() = Some((lsn, sum));
         }

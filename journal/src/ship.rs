@@ -12,7 +12,7 @@ use crate::past::Past;
 use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::source::Ahead;
-use crate::state::lock_page;
+use crate::state::{State, lock_page};
 use crate::store::{Store, random};
 
 /// Size of a batch when nobody says otherwise, in bytes.
@@ -212,18 +212,26 @@ impl Store {
 pub struct Batches {
     image: Image,
     after: Lsn,
-    max_bytes: u64,
+    entry_bytes: u64,
+    piece_bytes: u64,
     sums: Vec<(Lsn, u64)>,
     shipments: VecDeque<Shipment>,
     failed: bool,
 }
 
 impl Batches {
-    /// Those of a snapshot.
-    pub(crate) fn of(image: Image, after: Lsn, max_bytes: u64) -> Result<Batches> {
+    /// Those of a snapshot: entries that stay near `entry_bytes`, in pieces of about `piece_bytes`.
+    pub(crate) fn of(image: Image, after: Lsn, entry_bytes: u64, piece_bytes: u64) -> Result<Batches> {
         let sums = image.session.store().sums_since(&image.session, after)?;
-        let mut batches =
-            Batches { image, after, max_bytes, sums, shipments: VecDeque::new(), failed: false };
+        let mut batches = Batches {
+            image,
+            after,
+            entry_bytes,
+            piece_bytes,
+            sums,
+            shipments: VecDeque::new(),
+            failed: false,
+        };
         batches.refill()?;
         Ok(batches)
     }
@@ -236,7 +244,7 @@ impl Batches {
     fn refill(&mut self) -> Result<()> {
         let store = Arc::clone(self.image.session.store());
         if let Some(shipment) =
-            store.shipment(&self.image.session, self.after, Some(self.max_bytes), &self.sums)?
+            store.shipment(&self.image.session, self.after, Some(self.entry_bytes), &self.sums)?
         {
             self.after = shipment.header.range.last;
             self.shipments.push_back(shipment);
@@ -249,12 +257,20 @@ impl Batches {
             self.refill()?;
         }
         let Some(shipment) = self.shipments.front_mut() else { return Ok(None) };
-        let piece = self.image.session.store().piece(shipment, self.max_bytes)?;
+        let piece = self.image.session.store().piece(shipment, self.piece_bytes)?;
         if shipment.next == shipment.pages.len() {
             self.shipments.pop_front();
         }
         Ok(Some(piece))
     }
+}
+
+/// What is true behind the entry that a blob, as [`Batches`] gives it, is of.
+///
+/// # Errors
+/// `Damaged`, `Format`.
+pub fn shipped_state(blob: &[u8]) -> Result<State> {
+    Ok(ShippedHeader::decode(blob)?.state)
 }
 
 impl Iterator for Batches {

@@ -36,6 +36,17 @@ pub trait PageSource: Send + Sync {
     /// # Errors
     /// As [`PageSource::read`].
     fn prefetch(&self, pages: &[u32]) -> Result<()>;
+
+    /// It is needed still, so that nothing of it may go.
+    ///
+    /// # Errors
+    /// As [`PageSource::read`].
+    fn keep(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Nothing of it is needed any more. What that comes to is its own affair.
+    fn end(&self) {}
 }
 
 /// Makes sources of what a store keeps about its own.
@@ -118,6 +129,17 @@ impl Store {
     pub fn prefetch(&self, pages: &[u32]) -> Result<()> {
         match &self.lazy {
             Some(lazy) if !pages.is_empty() => lazy.source(self)?.prefetch(pages),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the source of a lazy clone, if this is one, that it is needed still.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn keep_source(&self) -> Result<()> {
+        match &self.lazy {
+            Some(lazy) if self.is_lazy()? => lazy.source(self)?.keep(),
             _ => Ok(()),
         }
     }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 use rusqlite::types::Value;
-use tideline_journal::{Code, Error, Lsn, LsnRange, Result};
+use tideline_journal::{Code, Error, Lsn, LsnRange, Result, Retention};
 
 use crate::argument::OPTIONS_OR_SCHEMA;
 use crate::call::{Call, fitting};
 use crate::locate::Locate;
 use crate::raw::{self, Function, Use};
-use crate::{remotes, retention, trace};
+use crate::{remotes, trace};
 
 /// All of them, each with what it takes.
 static FUNCTIONS: [Function; 19] = [
@@ -205,16 +205,16 @@ fn export(call: &Call<'_>) -> Result<Value> {
 
 fn retained(call: &Call<'_>) -> Result<Value> {
     let retention = call.located()?.store.retention()?;
-    Ok(Value::Text(retention::print(retention)))
+    Ok(Value::Text(retention.to_string()))
 }
 
 fn retain(call: &Call<'_>) -> Result<Value> {
     const WANTED: &str = "something like '7 days', '1 GB', '10000 lsns' or 'none'";
     let Some(what) = call.arguments.optional_text(0, WANTED)? else { return retained(call) };
-    let retention = retention::parse(what)?;
+    let retention: Retention = what.parse()?;
     let store = call.commanded()?.store;
     call.patiently(&store, || store.set_retention(retention))?;
-    Ok(Value::Text(retention::print(retention)))
+    Ok(Value::Text(retention.to_string()))
 }
 
 fn detach(call: &Call<'_>) -> Result<Value> {

@@ -18,7 +18,6 @@ mod locate;
 mod owner;
 mod raw;
 mod remotes;
-mod retention;
 mod table;
 mod tables;
 mod time;

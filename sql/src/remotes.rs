@@ -6,14 +6,14 @@ use std::time::Duration;
 use rusqlite::types::Value;
 use serde_json::json;
 use tideline_journal::disk::RealDisk;
-use tideline_journal::{Code, Error, Result, Store};
-use tideline_sync::{Cloning, Listed, ORIGIN, Remotes, Task, store_options};
+use tideline_journal::{Code, Error, Lsn, Result, Store};
+use tideline_sync::{Cloning, Listed, ORIGIN, Point, Remotes, Task, store_options};
 
 use crate::call::Call;
 use crate::functions::integer;
 use crate::table::Rows;
 use crate::tables::{or_null, text};
-use crate::time::iso8601;
+use crate::time::{instant, iso8601};
 
 const URL: &str = "a URL like 'file:///backups/app'";
 const NAME: &str = "the name of a remote, as TEXT";
@@ -52,10 +52,32 @@ pub(crate) fn sync(call: &Call<'_>) -> Result<Value> {
 pub(crate) fn clone(call: &Call<'_>) -> Result<Value> {
     let url = call.arguments.optional_text(0, URL)?.ok_or_else(|| call.arguments.refuse(0, URL))?;
     let path = call.arguments.path(1)?;
-    let remote = call.arguments.object(2)?.unwrap_or_default();
+    let mut remote = call.arguments.object(2)?.unwrap_or_default();
+    let until = point(remote.remove("at"), remote.remove("as_of"))?;
     let stop = || call.host.interrupted();
-    let cloning = Cloning { url, remote, options: store_options(), stop: &stop };
+    let cloning = Cloning { url, remote, until, options: store_options(), stop: &stop };
     Ok(integer(cloning.make(Arc::new(RealDisk::new()), &path)?.get()))
+}
+
+/// How far a clone goes.
+fn point(at: Option<serde_json::Value>, as_of: Option<serde_json::Value>) -> Result<Point> {
+    let wrong = |text: String| Err(Error::new(Code::Argument, text));
+    match (at, as_of) {
+        (None, None) => Ok(Point::Newest),
+        (Some(at), None) => match at.as_u64().filter(|&lsn| lsn > 0) {
+            Some(lsn) => Ok(Point::Lsn(Lsn::new(lsn))),
+            None => wrong(format!("the option 'at' can't be {at}; give an LSN, from 1 on")),
+        },
+        (None, Some(time)) => match time.as_str().and_then(instant) {
+            Some(time) => Ok(Point::Time(time)),
+            None => wrong(format!(
+                "the option 'as_of' can't be {time}; give a time in UTC like '2026-01-31T12:00:00Z' or '2026-01-31 12:00:00.500'"
+            )),
+        },
+        (Some(_), Some(_)) => {
+            wrong("the options 'at' and 'as_of' can't go together; give one of them".to_owned())
+        }
+    }
 }
 
 fn perform(call: &Call<'_>, task: Task) -> Result<Value> {

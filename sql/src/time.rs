@@ -1,5 +1,7 @@
 //! Times as text.
 
+use chrono::{DateTime, NaiveDate, NaiveDateTime};
+
 const MS_A_DAY: u64 = 86_400_000;
 
 /// Year, month and day of a day counted from 1970-01-01 (Howard Hinnant's `civil_from_days`, for
@@ -25,6 +27,21 @@ pub(crate) fn iso8601(ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1000)
 }
 
+/// Milliseconds since 1970 of a time in ISO 8601, as [`iso8601`] prints it or as SQLite's date functions do: with a blank
+/// for the T, without a part of a second, or only a day; in UTC unless it says otherwise.
+pub(crate) fn instant(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let with_zone = DateTime::parse_from_rfc3339(text).map(|time| time.timestamp_millis());
+    let without = || {
+        let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().and_then(|day| day.and_hms_opt(0, 0, 0));
+        let time = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
+            .iter()
+            .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok());
+        time.or(day).map(|time| time.and_utc().timestamp_millis())
+    };
+    u64::try_from(with_zone.ok().or_else(without)?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +60,26 @@ mod tests {
             (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
         ] {
             assert_eq!(iso8601(ms), text);
+            assert_eq!(instant(text), Some(ms));
+        }
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        let noon = Some(951_825_600_000);
+        for text in [
+            "2000-02-29T12:00:00Z",
+            "2000-02-29 12:00:00",
+            " 2000-02-29 12:00:00.000 ",
+            "2000-02-29T12:00",
+            "2000-02-29 12:00",
+            "2000-02-29T14:00:00+02:00",
+        ] {
+            assert_eq!(instant(text), noon, "{text}");
+        }
+        assert_eq!(instant("2000-02-29"), Some(951_782_400_000));
+        for text in ["", "yesterday", "2000-02-30", "12:00", "1969-12-31T23:59:59Z", "951825600"] {
+            assert_eq!(instant(text), None, "{text}");
         }
     }
 

@@ -5,7 +5,7 @@ use tideline_journal::{Code, Error, Lsn, Result, Store};
 
 use crate::chain::Link;
 use crate::hex;
-use crate::manifest::Hash;
+use crate::manifest::{Hash, Trimmed};
 use crate::settings::Settings;
 
 /// A place where this store and a remote have the same history.
@@ -24,12 +24,15 @@ pub(crate) struct Position {
     pub id: u64,
     /// Number of the newest manifest that has the whole database, up to this one.
     pub whole: u64,
+    /// What was given up there.
+    #[serde(default)]
+    pub trimmed: Option<Trimmed>,
 }
 
 impl Position {
     /// Before everything.
     pub fn start(lineage: [u8; 16]) -> Position {
-        Position { lineage, number: 0, hash: [0; 32], lsn: 0, id: 0, whole: 0 }
+        Position { lineage, number: 0, hash: [0; 32], lsn: 0, id: 0, whole: 0, trimmed: None }
     }
 
     /// Behind a manifest.
@@ -43,6 +46,7 @@ impl Position {
             lsn,
             id,
             whole: manifest.whole,
+            trimmed: manifest.trimmed,
         }
     }
 
@@ -70,9 +74,18 @@ pub(crate) struct Remote {
     /// Writer in the manifest that was to be created last. Its number is the position's and 1.
     #[serde(default)]
     pub attempt: Option<String>,
-    /// Segments of a whole database were being put there, and no manifest names them yet.
+    /// Segments of a whole database were being put there, with this salt, and no manifest names them yet.
     #[serde(default)]
-    pub uploading: bool,
+    pub uploading: Option<String>,
+    /// Manifests below this number are gone, as far as this store knows; 0 if it doesn't.
+    #[serde(default)]
+    pub swept: u64,
+    /// Waymarks were left for what is gone below this number.
+    #[serde(default)]
+    pub marked: u64,
+    /// When a lazy clone last wrote its lease there, in milliseconds since 1970.
+    #[serde(default)]
+    pub leased: u64,
     /// When it last did what it was asked to, in milliseconds since 1970.
     #[serde(default)]
     pub last_success: Option<u64>,
@@ -82,6 +95,12 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
+    /// Takes note that a manifest of this store's is the newest there.
+    pub fn moved(&mut self, link: &Link) {
+        self.position = Some(Position::behind(link));
+        self.uploading = None;
+    }
+
     /// One that several may push to, of which nothing is known yet.
     pub fn new(name: &str, url: &str) -> Remote {
         Remote {
@@ -92,7 +111,10 @@ impl Remote {
             probed: false,
             position: None,
             attempt: None,
-            uploading: false,
+            uploading: None,
+            swept: 0,
+            marked: 0,
+            leased: 0,
             last_success: None,
             last_error: None,
         }

@@ -1,10 +1,16 @@
 //! The chain of manifests: of all who create the next number, one does.
 
-use bytes::Bytes;
-use tideline_journal::{Code, Error, Result};
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-use crate::manifest::{Hash, LAST, Manifest, hash, name};
+use bytes::Bytes;
+use tideline_journal::{Clock, Code, Error, Result, SystemClock};
+
+use crate::book::Position;
+use crate::manifest::{Hash, LAST, Manifest, Part, hash, name};
 use crate::objects::{Created, Objects};
+use crate::trim::GRACE;
 
 /// Where the number of a late manifest is. It may be behind, or gone: only a hint.
 const HINT: &str = "hint";
@@ -12,6 +18,8 @@ const HINT: &str = "hint";
 const HINT_EVERY: u64 = 16;
 /// No manifest is longer, in bytes.
 const MANIFEST_LIMIT: u64 = 1 << 28;
+/// How long a manifest that was the newest counts as being there; much shorter than what is given up stays.
+const SURE_FOR: Duration = Duration::from_secs(60);
 /// How often an object is created again whose fate isn't clear.
 const TRIES: usize = 3;
 
@@ -37,30 +45,191 @@ pub(crate) fn read(objects: &Objects<'_>, number: u64) -> Result<Option<Link>> {
     Ok(Some(Link { manifest, hash: hash(&bytes) }))
 }
 
-/// The newest manifest; `None` where nothing was pushed. Numbers have no gaps, so that few requests find it.
+/// The newest manifest; `None` where nothing was pushed. Numbers have no gaps but at their beginning, where what was
+/// given up has left some waymarks, so that few requests find it.
 pub(crate) fn head(objects: &Objects<'_>) -> Result<Option<Link>> {
     let hint = objects.get(HINT, 64)?;
     let hint = hint.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.trim().parse().ok());
-    let hint = hint.filter(|&number: &u64| number <= LAST).unwrap_or(0);
-    let mut newest = if hint > 0 { read(objects, hint)? } else { None };
-    let number = |link: &Option<Link>| link.as_ref().map_or(0, |link| link.manifest.number);
-    let mut step = 1;
+    let hint: Option<u64> = hint.filter(|number| (1..=LAST).contains(number));
+    // Where one is, all later ones are.
+    let newest = match hint {
+        Some(number) if objects.exists(&name(number))? => furthest(objects, number)?,
+        _ => search(objects)?,
+    };
+    if newest == 0 {
+        return Ok(None);
+    }
+    read(objects, newest)?.ok_or_else(|| gone(objects, newest)).map(Some)
+}
+
+/// The number of the newest manifest, from one that is there.
+fn furthest(objects: &Objects<'_>, there: u64) -> Result<u64> {
+    let (mut newest, mut step) = (there, 1);
     let mut missing = loop {
-        let asked = number(&newest) + step;
-        match read(objects, asked)? {
-            Some(found) => newest = Some(found),
-            None => break asked,
+        let asked = newest + step;
+        if !objects.exists(&name(asked))? {
+            break asked;
         }
+        newest = asked;
         step *= 2;
     };
-    while missing - number(&newest) > 1 {
-        let middle = number(&newest) + (missing - number(&newest)) / 2;
-        match read(objects, middle)? {
-            Some(found) => newest = Some(found),
-            None => missing = middle,
+    while missing - newest > 1 {
+        let middle = newest + (missing - newest) / 2;
+        if objects.exists(&name(middle))? {
+            newest = middle;
+        } else {
+            missing = middle;
         }
     }
     Ok(newest)
+}
+
+/// The number of the newest manifest, of which nothing is known; 0 where there is none. It is found digit by digit, in
+/// binary, from the first on.
+fn search(objects: &Objects<'_>) -> Result<u64> {
+    let was_there =
+        |number| -> Result<bool> { Ok(objects.exists(&name(number))? || objects.exists(&waymark(number))?) };
+    if !was_there(1)? {
+        return Ok(0);
+    }
+    let mut digit = 1;
+    while digit < LAST && was_there(digit * 2)? {
+        digit *= 2;
+    }
+    let mut newest = digit;
+    while digit > 1 {
+        digit /= 2;
+        if was_there(newest | digit)? {
+            newest |= digit;
+        }
+    }
+    Ok(newest)
+}
+
+/// Where it says that there was a manifest of that number.
+fn waymark(number: u64) -> String {
+    format!("seen/{number:020}")
+}
+
+/// Numbers below `bound` that whoever searches asks for: where the newest is `bound` or behind it, each answers that there
+/// was a manifest.
+fn waymarks(bound: u64) -> BTreeSet<u64> {
+    let begins = (0..64).map(|digits| bound >> digits << digits);
+    let powers = (0..63).map(|digits| 1 << digits);
+    begins.chain(powers).filter(|number| (1..bound).contains(number)).collect()
+}
+
+/// Leaves the waymarks that are needed once manifests below `bound` are gone, but for those that are left for `before`.
+pub(crate) fn mark(objects: &Objects<'_>, before: u64, bound: u64) -> Result<()> {
+    let there = waymarks(before);
+    for number in waymarks(bound).difference(&there) {
+        objects.put(&waymark(*number), Bytes::from_static(b"seen\n"))?;
+    }
+    Ok(())
+}
+
+/// The newest manifest from `first` to `last` that `is_so`, as all those before it are.
+pub(crate) fn newest(
+    objects: &Objects<'_>,
+    first: u64,
+    last: u64,
+    is_so: &dyn Fn(&Part) -> bool,
+) -> Result<Option<Link>> {
+    let (mut low, mut high, mut found) = (first, last, None);
+    while low <= high {
+        let middle = low + (high - low) / 2;
+        let link = read(objects, middle)?.ok_or_else(|| gone(objects, middle))?;
+        if is_so(&link.manifest.part) {
+            (found, low) = (Some(link), middle + 1);
+        } else {
+            high = middle - 1;
+        }
+    }
+    Ok(found)
+}
+
+/// The number of the oldest manifest that is there, up to `last`, which is.
+pub(crate) fn oldest(objects: &Objects<'_>, last: u64) -> Result<u64> {
+    let (mut low, mut high) = (1, last);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if objects.exists(&name(middle))? {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(low)
+}
+
+/// Removes a manifest; those before it are gone already.
+pub(crate) fn remove(objects: &Objects<'_>, number: u64) -> Result<()> {
+    objects.remove(&name(number))
+}
+
+/// What is behind a position.
+pub(crate) enum Behind {
+    /// Nothing: it is the newest.
+    Nothing,
+    /// The manifest that goes on from there.
+    Next(Box<Link>),
+    /// It isn't where it was: it was given up, or something else is there now.
+    Gone,
+}
+
+/// Looks what is behind a position.
+pub(crate) fn behind(objects: &Objects<'_>, position: &Position, sure: &Sure) -> Result<Behind> {
+    // In this order: the oldest are removed first. So if the position is there after it was seen that the next isn't, there
+    // was none yet.
+    if let Some(next) = read(objects, position.number + 1)? {
+        let Manifest { number, previous, lineage, time, .. } = next.manifest;
+        if previous != position.hash || lineage != position.lineage {
+            return Ok(Behind::Gone);
+        }
+        // Nothing that came after it can have been given up for long.
+        if SystemClock.now_ms().abs_diff(time) < GRACE / 2 {
+            sure.note(number);
+        }
+        return Ok(Behind::Next(Box::new(next)));
+    }
+    if sure.of(position.number) {
+        return Ok(Behind::Nothing);
+    }
+    let there = match position.number {
+        0 => head(objects)?.is_none(),
+        number => read(objects, number)?.is_some_and(|link| link.hash == position.hash),
+    };
+    if there {
+        sure.note(position.number);
+    }
+    Ok(if there { Behind::Nothing } else { Behind::Gone })
+}
+
+/// The number of a manifest that was there a moment ago, behind which nothing can have been given up since: it was the
+/// newest, or not much older.
+#[derive(Debug, Default)]
+pub(crate) struct Sure(Cell<Option<(u64, Instant)>>);
+
+impl Sure {
+    /// What was noted before.
+    pub fn since(noted: Option<(u64, Instant)>) -> Sure {
+        Sure(Cell::new(noted))
+    }
+
+    /// Whether `number` was.
+    pub fn of(&self, number: u64) -> bool {
+        self.0.get().is_some_and(|(known, since)| known == number && since.elapsed() < SURE_FOR)
+    }
+
+    /// Notes that it was seen to be so, or made.
+    pub fn note(&self, number: u64) {
+        self.0.set(Some((number, Instant::now())));
+    }
+
+    /// What is noted.
+    pub fn noted(&self) -> Option<(u64, Instant)> {
+        self.0.get()
+    }
 }
 
 /// The manifest before `link`; `None` before the first.
@@ -148,5 +317,45 @@ pub(crate) fn append(objects: &Objects<'_>, manifest: &Manifest) -> Result<Appen
 pub(crate) fn hint(objects: &Objects<'_>, number: u64) {
     if number.is_multiple_of(HINT_EVERY) {
         drop(objects.put(HINT, Bytes::from(number.to_string())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waymarks_lead_to_the_newest_wherever_what_is_there_begins() {
+        for begins in 1..=130u64 {
+            let marks = waymarks(begins);
+            assert!(marks.len() <= 2 * 8, "{begins}: {marks:?}");
+            for newest in begins..=140 {
+                // As `search` goes.
+                let was_there = |n: u64| (begins..=newest).contains(&n) || marks.contains(&n);
+                let mut digit = 1;
+                while was_there(digit * 2) {
+                    digit *= 2;
+                }
+                let mut found = if was_there(1) { digit } else { 0 };
+                while digit > 1 {
+                    digit /= 2;
+                    if was_there(found | digit) {
+                        found |= digit;
+                    }
+                }
+                assert_eq!(found, newest, "from {begins} on");
+            }
+        }
+    }
+
+    #[test]
+    fn marks_that_were_left_before_need_not_be_left_again() {
+        for before in 1..80 {
+            for bound in before..100 {
+                let missing: Vec<_> = waymarks(bound).difference(&waymarks(before)).copied().collect();
+                // Those that are missing are manifests that are still there then.
+                assert!(missing.iter().all(|&number| number >= before), "{before} {bound}: {missing:?}");
+            }
+        }
     }
 }

@@ -2,20 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 use tideline_journal::{Result, Traffic};
 
 use crate::address::{Address, Kind};
+use crate::chain::Sure;
 use crate::keeper::Keeper;
 use crate::objects::Reach;
 use crate::settings::{Given, Secrets, Settings};
 use crate::wire::Wire;
-
-/// How long a manifest that was there counts as being there.
-const SURE_FOR: Duration = Duration::from_secs(60);
 
 /// How an object store is reached.
 pub(crate) type Open = dyn Fn(&Address, &Given) -> Result<Arc<dyn ObjectStore>> + Send + Sync;
@@ -34,7 +32,7 @@ pub(crate) struct Desk {
     found: Mutex<HashMap<String, Found>>,
     secrets: Mutex<HashMap<String, Secrets>>,
     keepers: Mutex<BTreeMap<String, Keeper>>,
-    /// Numbers of manifests that were there, and when.
+    /// Of each remote, a manifest that was there, and when: see [`Sure`].
     sure: Mutex<HashMap<String, (u64, Instant)>>,
     /// Where remotes are, and how they are reached, by what was said last.
     places: Mutex<HashMap<String, (Address, Settings)>>,
@@ -122,17 +120,16 @@ impl Desk {
         self.secrets.lock().get(name).cloned().unwrap_or_default()
     }
 
-    /// Number of the manifest that a push made, or found, a moment ago.
-    pub fn sure(&self, name: &str) -> Option<u64> {
-        let (number, since) = *self.sure.lock().get(name)?;
-        (since.elapsed() < SURE_FOR).then_some(number)
+    /// What is known of its newest manifests.
+    pub fn sure(&self, name: &str) -> Sure {
+        Sure::since(self.sure.lock().get(name).copied())
     }
 
-    /// Notes that it is there, or that none is known to be.
-    pub fn be_sure(&self, name: &str, number: Option<u64>) {
+    /// Notes what is known of it now.
+    pub fn be_sure(&self, name: &str, noted: Option<(u64, Instant)>) {
         let mut sure = self.sure.lock();
-        match number {
-            Some(number) => drop(sure.insert(name.to_owned(), (number, Instant::now()))),
+        match noted {
+            Some(noted) => drop(sure.insert(name.to_owned(), noted)),
             None => drop(sure.remove(name)),
         }
     }

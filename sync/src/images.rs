@@ -1,7 +1,7 @@
 //! A segment of images: frames of pages, and an index behind them, in an object store under the hash of its bytes.
 //!
 //! ```text
-//!   header 16 │ frame │ frame │ … │ index: head 8, places of 40, lists of pages
+//!   header 24 │ frame │ frame │ … │ index: head 8, places of 40, lists of pages
 //! ```
 //! Whoever wants a page reads the index, then the one frame. The manifest has the index's hash, the index those of the
 //! frames: so each part is checked without the rest.
@@ -15,7 +15,7 @@ use crate::frame::{Making, Place, pages_of_frame};
 use crate::hex;
 use crate::manifest::{Hash, hash};
 use crate::objects::Stretch;
-use crate::segment::{HEADER_LEN, header, name_of};
+use crate::segment::{HEADER_LEN, Salt, header, name_of};
 
 const MAGIC: &[u8; 8] = b"TIDEIMGS";
 const INDEX_HEAD: usize = 8;
@@ -82,6 +82,12 @@ impl ImageSegment {
             && self.bytes >= HEADER_LEN as u64 + u64::from(self.index)
     }
 
+    /// Whether both have the same pages, with the same images.
+    pub fn has_the_same(&self, other: &ImageSegment) -> bool {
+        // What an index says of its frames are their hashes.
+        (self.rows, self.index_hash) == (other.rows, other.index_hash)
+    }
+
     /// Where its index is.
     pub fn index_range(&self) -> Range<u64> {
         self.bytes - u64::from(self.index)..self.bytes
@@ -100,11 +106,12 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// One for pages of this size.
-    pub fn new(page_size: u32) -> Segment {
+    /// One for pages of this size. No other that has the same pages has the same `salt`, unless it was never named by a
+    /// manifest: so a segment that isn't in the newest runs any more never is again.
+    pub fn new(page_size: u32, salt: Salt) -> Segment {
         Segment {
             page_size,
-            bytes: header(MAGIC),
+            bytes: header(MAGIC, salt),
             places: Vec::new(),
             lists: Vec::new(),
             making: Making::new(),
@@ -267,7 +274,7 @@ mod tests {
     }
 
     fn made(pages: &[u32]) -> (ImageSegment, Vec<u8>) {
-        let mut segment = Segment::new(512);
+        let mut segment = Segment::new(512, [3; 8]);
         for &page in pages {
             segment.push(page, &image(page));
         }
@@ -296,8 +303,13 @@ mod tests {
             assert_eq!(frame_hash(frame), place.hash);
             assert_eq!(Frame::unpack(frame, place, 512).unwrap().image(page).unwrap(), image(page));
         }
-        // The same pages are the same segment.
+        // The same pages are the same segment, but for its salt.
         assert_eq!(made(&pages).0, segment);
+        let mut other = Segment::new(512, [4; 8]);
+        pages.iter().for_each(|&page| other.push(page, &image(page)));
+        let (other, _) = other.finish();
+        assert!(other.hash != segment.hash && other.has_the_same(&segment));
+        assert!(!made(&pages[1..]).0.has_the_same(&segment));
     }
 
     #[test]

@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
-use tideline_journal::{Code, Error, Options, PageSource, Result, Sources, Store};
+use tideline_journal::{Clock, Code, Error, Options, PageSource, Result, Sources, Store, SystemClock};
 
 use crate::address::Address;
 use crate::book::Book;
 use crate::cache::Cache;
 use crate::desk::{Desk, Open};
+use crate::lease;
 use crate::library::Library;
 use crate::objects::Objects;
 use crate::remotes::ORIGIN;
@@ -24,6 +26,10 @@ pub(crate) struct Description {
     pub url: String,
     pub settings: Settings,
     pub runs: Runs,
+    /// Number of the manifest whose runs they are.
+    pub number: u64,
+    /// What its lease is called.
+    pub lease: String,
 }
 
 impl Description {
@@ -68,20 +74,23 @@ impl RemotePages {
 
 impl Sources for RemotePages {
     fn open(&self, store: &Store, description: &[u8]) -> Result<Arc<dyn PageSource>> {
-        let Description { url, settings, runs } = Description::decode(description)?;
+        let Description { url, settings, runs, number, lease } = Description::decode(description)?;
         let desk = store.companion(|| match self.open.clone() {
             Some(open) => Desk::new(move |address, given| open(address, given)),
             None => Desk::usual(),
         });
         // The remote may be somewhere else by now. What is there is named by its hash, so it is the same.
+        let mut leased = 0;
         if let Some(remote) = Book::load(store)?.remotes.iter().find(|remote| remote.name == ORIGIN) {
+            leased = remote.leased;
             if desk.placed(ORIGIN).is_none() {
                 desk.place(ORIGIN, &Address::parse(&remote.url)?, &remote.settings);
             }
         }
         let address = Address::parse(&url)?;
         let cache = if self.open.is_none() { cache(&settings) } else { Cache::none() };
-        Ok(Arc::new(Source { desk, address, settings, library: Library::new(runs, cache) }))
+        let (library, leased) = (Library::new(runs, cache), AtomicU64::new(leased));
+        Ok(Arc::new(Source { desk, address, settings, library, number, lease, leased }))
     }
 }
 
@@ -101,6 +110,11 @@ struct Source {
     address: Address,
     settings: Settings,
     library: Library,
+    number: u64,
+    /// What its lease is called.
+    lease: String,
+    /// When that was last written, as far as this process knows, in milliseconds since 1970.
+    leased: AtomicU64,
 }
 
 impl Source {
@@ -109,6 +123,9 @@ impl Source {
         let mut ask = |address: &Address, settings: &Settings| {
             let objects = Objects::new(self.desk.reach(ORIGIN, address, settings)?, &|| false);
             let done = work(&objects);
+            if done.is_ok() {
+                self.renew(&objects);
+            }
             self.desk.count(ORIGIN, objects.take_traffic());
             // Credentials may be others by now.
             if done.as_ref().is_err_and(|e| e.code() == Code::Denied) {
@@ -130,6 +147,22 @@ impl Source {
     }
 }
 
+impl Source {
+    fn lease(&self, objects: &Objects<'_>, ended: bool) -> Result<()> {
+        lease::write(objects, &self.lease, self.number, self.library.runs(), ended)
+    }
+
+    /// Writes the lease again, if it is time. That it can't be written is no reason not to read.
+    fn renew(&self, objects: &Objects<'_>) {
+        let (now, last) = (SystemClock.now_ms(), self.leased.load(Ordering::Relaxed));
+        if now.saturating_sub(last) >= lease::RENEWED_EVERY
+            && self.leased.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            drop(self.lease(objects, false));
+        }
+    }
+}
+
 impl PageSource for Source {
     fn read(&self, page: u32, to: &mut [u8]) -> Result<()> {
         // What is here needs no remote.
@@ -144,5 +177,15 @@ impl PageSource for Source {
             return Ok(());
         }
         self.with(|objects| self.library.prefetch(objects, pages))
+    }
+
+    fn keep(&self) -> Result<()> {
+        self.with(|objects| self.lease(objects, false))
+    }
+
+    fn end(&self) {
+        self.leased.store(u64::MAX, Ordering::Relaxed);
+        // One that stays counts for a while, and no longer.
+        drop(self.with(|objects| self.lease(objects, true)));
     }
 }

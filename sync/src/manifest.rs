@@ -37,6 +37,8 @@ pub(crate) struct Part {
     /// Identity of the commit `last`.
     #[serde(with = "hex::number")]
     pub id: u64,
+    /// Time of the commit `last`, in milliseconds since 1970; none is before that of an earlier commit.
+    pub time: u64,
     /// What is behind the commit before isn't there by itself, but only in the runs of the manifest.
     pub full: bool,
     /// In the order in which their entries are to be applied.
@@ -44,9 +46,23 @@ pub(crate) struct Part {
 }
 
 impl Part {
+    /// LSNs that it brought.
     pub fn range(&self) -> LsnRange {
         LsnRange { first: Lsn::new(self.first), last: Lsn::new(self.last) }
     }
+}
+
+/// What was given up at a remote, in two steps: nobody is to begin with manifests below `below`, and those below `removed`,
+/// which was that a while ago, may be gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Trimmed {
+    /// Number of a manifest that has the whole database.
+    pub below: u64,
+    /// When that was said, in milliseconds since 1970.
+    pub since: u64,
+    /// Number of a manifest that has the whole database, or 1.
+    pub removed: u64,
 }
 
 /// A manifest.
@@ -68,6 +84,9 @@ pub(crate) struct Manifest {
     pub part: Part,
     /// Number of the newest manifest that has the whole database, up to this one.
     pub whole: u64,
+    /// What was given up, once anything was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trimmed: Option<Trimmed>,
     /// The whole database as it is behind `part`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runs: Option<Runs>,
@@ -84,6 +103,11 @@ pub(crate) fn hash(bytes: &[u8]) -> Hash {
 }
 
 impl Manifest {
+    /// Number of the oldest manifest that is kept.
+    pub fn oldest(&self) -> u64 {
+        self.trimmed.map_or(1, |trimmed| trimmed.below)
+    }
+
     /// Its bytes: a line of JSON, and a line with the hash of the first.
     pub fn encode(&self) -> Result<Bytes> {
         let mut text = serde_json::to_string(self).map_err(|e| {
@@ -132,7 +156,11 @@ impl Manifest {
             }
             None => !part.full && (1..number).contains(&manifest.whole),
         };
+        let trimmed = manifest.trimmed.is_none_or(|Trimmed { below, removed, .. }| {
+            1 <= removed && removed <= below && below <= manifest.whole
+        });
         let sound = manifest.number == number
+            && trimmed
             && number <= LAST
             && (1..=part.last).contains(&part.first)
             && (!part.full || part.segments.is_empty())
@@ -150,8 +178,8 @@ mod tests {
 
     fn manifest() -> Manifest {
         let segments = vec![SegmentName { hash: [7; 32], bytes: 1 << 40 }];
-        let part = Part { first: 3, last: 9, id: u64::MAX - 1, full: false, segments };
-        let mut segment = Segment::new(512);
+        let part = Part { first: 3, last: 9, id: u64::MAX - 1, time: 5, full: false, segments };
+        let mut segment = Segment::new(512, [5; 8]);
         (1..=3).for_each(|page| segment.push(page, &[page as u8; 512]));
         let state = State { lsn: Lsn::new(9), id: part.id, page_size: 512, size: 3, ..State::default() };
         let runs = vec![Run { first: 1, last: 9, segments: vec![segment.finish().0] }];
@@ -164,6 +192,7 @@ mod tests {
             time: 1_700_000_000_000,
             part,
             whole: 64,
+            trimmed: Some(Trimmed { below: 48, since: 6, removed: 32 }),
             runs: Some(Runs { state: state.into(), checksum: Some(7), runs }),
         }
     }
@@ -186,6 +215,18 @@ mod tests {
                 assert_eq!(Manifest::decode(&changed, 64).unwrap_err().code(), Code::Damaged, "byte {at}");
             }
             assert_eq!(Manifest::decode(&bytes[..at], 64).unwrap_err().code(), Code::Damaged, "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_up_ends_with_a_whole_database() {
+        let with = |below, removed| {
+            let trimmed = Some(Trimmed { below, since: 0, removed });
+            Manifest::decode(&Manifest { trimmed, ..manifest() }.encode().unwrap(), 64).map(|_| ())
+        };
+        assert!(with(64, 64).is_ok() && with(1, 1).is_ok());
+        for (below, removed) in [(65, 1), (16, 17), (16, 0)] {
+            assert_eq!(with(below, removed).unwrap_err().code(), Code::Damaged, "{below} {removed}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tideline_journal::{Code, Error, Result, Traffic};
@@ -44,6 +45,14 @@ pub(crate) struct Stretch {
     /// Length of the whole object.
     pub len: u64,
     pub range: Range<u64>,
+}
+
+/// An object that was listed.
+pub(crate) struct Listed {
+    /// Where the store has it.
+    pub place: String,
+    /// When it was written, in milliseconds since 1970, by the store's clock.
+    pub written: u64,
 }
 
 /// A way to an object store.
@@ -192,13 +201,22 @@ impl<'a> Objects<'a> {
 
     /// True if there is an object of this length.
     pub fn is_there(&self, name: &str, len: u64) -> Result<bool> {
+        Ok(self.length(name)? == Some(len))
+    }
+
+    fn length(&self, name: &str) -> Result<Option<u64>> {
         let (store, path) = (Arc::clone(&self.reach.store), Path::from(name));
         self.count(0);
         match self.ask("looking for", name, async move { store.head(&path).await })? {
-            Ok(found) => Ok(found.size == len),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Ok(found) => Ok(Some(found.size)),
+            Err(e @ object_store::Error::NotFound { .. }) if !lacks_bucket(&printed(&e)) => Ok(None),
             Err(e) => Err(self.failed("looking for", name, &e)),
         }
+    }
+
+    /// True if there is such an object.
+    pub fn exists(&self, name: &str) -> Result<bool> {
+        Ok(self.length(name)?.is_some())
     }
 
     /// Puts `bytes` where nothing else ever is: under their own hash, or where nobody relies on them.
@@ -237,6 +255,50 @@ impl<'a> Objects<'a> {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(self.failed("removing", name, &e)),
         }
+    }
+
+    /// Removes these objects, as far as they are there; some stores do so many by one request.
+    pub fn remove_all(&self, names: &[String]) -> Result<()> {
+        let Some(first) = names.first() else { return Ok(()) };
+        self.count(0);
+        let store = Arc::clone(&self.reach.store);
+        let paths: Vec<_> = names.iter().map(|name| Ok(Path::from(name.as_str()))).collect();
+        let removed = self.ask("removing", first, async move {
+            let mut removed = store.delete_stream(stream::iter(paths).boxed());
+            let mut failed = None;
+            while let Some(one) = removed.next().await {
+                match one {
+                    Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                    Err(e) => failed = Some(e),
+                }
+            }
+            failed.map_or(Ok(()), Err)
+        })?;
+        removed.map_err(|e| self.failed("removing", first, &e))
+    }
+
+    /// What is in a folder.
+    pub fn list(&self, folder: &str) -> Result<Vec<Listed>> {
+        let (store, path) = (Arc::clone(&self.reach.store), Path::from(folder));
+        self.count(0);
+        let listed: object_store::Result<Vec<_>> =
+            self.ask("listing", folder, async move { store.list(Some(&path)).try_collect().await })?;
+        let listed = listed.map_err(|e| self.failed("listing", folder, &e))?;
+        let shown = |meta: object_store::ObjectMeta| {
+            let written = u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or(0);
+            Listed { place: meta.location.to_string(), written }
+        };
+        Ok(listed.into_iter().map(shown).collect())
+    }
+
+    /// An object that was listed, of up to `most` bytes; `None` if it is gone.
+    pub fn get_listed(&self, listed: &Listed, most: u64) -> Result<Option<Bytes>> {
+        self.get(&listed.place, most)
+    }
+
+    /// Removes an object that was listed.
+    pub fn remove_listed(&self, listed: &Listed) -> Result<()> {
+        self.remove(&listed.place)
     }
 
     /// Creates the same object in so many ways at once.

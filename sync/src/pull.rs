@@ -5,13 +5,14 @@ use std::sync::Arc;
 use tideline_journal::{Code, Error, Lsn, Result, Store};
 
 use crate::book::{Position, Remote};
-use crate::chain;
+use crate::chain::{self, Behind, Link, Sure};
 use crate::manifest::{Manifest, Part};
 use crate::objects::Objects;
-use crate::push::{Keep, diverged, foreign, has, holding, locate, settle};
-use crate::{segment, whole};
+use crate::push::{Found, Keep, diverged, has, holding, locate, settle};
+use crate::segment::{self, Point};
+use crate::whole;
 
-/// Gets what the remote has; returns the LSN that the store has then.
+/// Gets what the remote has, up to a point; returns the LSN that the store has then.
 ///
 /// # Errors
 /// `Diverged` if both sides have commits that the other hasn't: nothing is changed. `Offline`, `Missing`, `Damaged`.
@@ -19,6 +20,8 @@ pub(crate) fn pull(
     store: &Arc<Store>,
     objects: &Objects<'_>,
     remote: &mut Remote,
+    sure: &Sure,
+    until: Point,
     keep: &mut Keep<'_>,
 ) -> Result<Lsn> {
     settle(store, objects, remote, keep)?;
@@ -26,34 +29,86 @@ pub(crate) fn pull(
         Some(position) => position,
         None if store.head() == Lsn::ZERO => {
             let Some(head) = chain::head(objects)? else { return Ok(Lsn::ZERO) };
-            let link = chain::whole(objects, &head)?;
-            apply(store, objects, &link.manifest, None, true)?;
-            Position::behind(&link)
+            all(store, objects, &head, None)?
         }
-        None => {
-            let link = locate(store, objects)?;
-            link.as_ref().map_or_else(|| Position::start(store.lineage()), Position::behind)
-        }
+        None => stand_anew(store, objects, remote.position.as_ref(), sure)?,
     };
     loop {
         remote.position = Some(position.clone());
         keep(remote)?;
-        let Some(link) = chain::read(objects, position.number + 1)? else { return Ok(store.head()) };
-        let manifest = &link.manifest;
-        if position.number == 0 && manifest.lineage != position.lineage {
-            return Err(foreign(objects));
-        }
-        if manifest.previous != position.hash || manifest.lineage != position.lineage {
-            return Err(chain::broken(objects, manifest.number));
-        }
-        if !has(store, &manifest.part)? {
-            if store.head() > position.lsn() && !is_under_way(store, &manifest.part, position.lsn())? {
-                return Err(diverged(objects, &manifest.part, position.lsn(), store.head()));
+        let link = match chain::behind(objects, &position, sure)? {
+            Behind::Nothing => return Ok(store.head()),
+            Behind::Next(link) => link,
+            Behind::Gone => {
+                let found = stand_anew(store, objects, Some(&position), sure)?;
+                if (found.number, found.hash) == (position.number, position.hash) {
+                    return Err(chain::broken(objects, position.number + 1));
+                }
+                position = found;
+                continue;
+            }
+        };
+        let part = &link.manifest.part;
+        if !has(store, part)? {
+            if store.head() > position.lsn() && !is_under_way(store, part, position.lsn())? {
+                return Err(diverged(objects, part, position.lsn(), store.head()));
             }
             let known = Some((position.lsn(), position.id));
-            apply(store, objects, manifest, known, manifest.part.full)?;
+            if !until.has(part.last, part.time) {
+                if !part.full {
+                    apply(store, objects, &link.manifest, known, until)?;
+                }
+                return Ok(store.head());
+            }
+            let applied = match part.full {
+                true => whole::receive(store, objects, &link.manifest, known)
+                    .and_then(|()| arrived(store, objects, part)),
+                false => apply(store, objects, &link.manifest, known, until),
+            };
+            if let Err(e) = applied {
+                // It may have been given up while it was being read.
+                let gone = e.code() == Code::Missing && until == Point::Newest;
+                if !gone
+                    || chain::head(objects)?.is_none_or(|head| head.manifest.oldest() <= link.manifest.number)
+                {
+                    return Err(e);
+                }
+                position = stand_anew(store, objects, Some(&position), sure)?;
+                continue;
+            }
         }
         position = Position::behind(&link);
+    }
+}
+
+/// Gets the whole database of the newest manifest that has it, up to `head`.
+fn all(
+    store: &Arc<Store>,
+    objects: &Objects<'_>,
+    head: &Link,
+    known: Option<(Lsn, u64)>,
+) -> Result<Position> {
+    let link = chain::whole(objects, head)?;
+    whole::receive(store, objects, &link.manifest, known)?;
+    arrived(store, objects, &link.manifest.part)?;
+    Ok(Position::behind(&link))
+}
+
+/// Where the store is at a remote that doesn't go on from the position that it had. Where that was given up, it gets the
+/// whole database.
+fn stand_anew(
+    store: &Arc<Store>,
+    objects: &Objects<'_>,
+    known: Option<&Position>,
+    sure: &Sure,
+) -> Result<Position> {
+    match locate(store, objects, known)? {
+        Found::Nothing => {
+            sure.note(0);
+            Ok(Position::start(store.lineage()))
+        }
+        Found::At(link) => Ok(Position::behind(&link)),
+        Found::Ahead(head) => all(store, objects, &head, known.map(|at| (at.lsn(), at.id))),
     }
 }
 
@@ -63,22 +118,26 @@ fn is_under_way(store: &Store, part: &Part, position: Lsn) -> Result<bool> {
     Ok(!part.full && store.head() < part.range().last && !store.has_own_since(position)?)
 }
 
-/// Applies what one push brought, or the whole database as it is behind it, behind the commit `known`.
+/// Applies what one push brought, up to a point, behind the commit `known`, durably.
 fn apply(
     store: &Arc<Store>,
     objects: &Objects<'_>,
     manifest: &Manifest,
     known: Option<(Lsn, u64)>,
-    whole: bool,
+    until: Point,
 ) -> Result<()> {
     let part = &manifest.part;
-    if whole {
-        whole::receive(store, objects, manifest, known)?;
-    } else {
-        for name in &part.segments {
-            segment::receive(store, objects, name, known)?;
+    for name in &part.segments {
+        if !segment::receive(store, objects, name, known, until)? {
+            return store.harden();
         }
     }
+    store.harden()?;
+    if until.has(part.last, part.time) { arrived(store, objects, part) } else { Ok(()) }
+}
+
+/// Makes sure that what was applied is what the manifest says.
+fn arrived(store: &Store, objects: &Objects<'_>, part: &Part) -> Result<()> {
     if has(store, part)? {
         return Ok(());
     }

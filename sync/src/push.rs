@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tideline_journal::{Code, Error, Lsn, Result, Store, random_id};
+use tideline_journal::{Code, Error, Lsn, Result, Retention, Store, random_id};
 
 use crate::book::{Position, Remote};
 use crate::cache::Cache;
-use crate::chain::{self, Appended, Link};
+use crate::chain::{self, Appended, Behind, Link, Sure};
 use crate::hex;
 use crate::images::ImageSegment;
 use crate::library::fetch_index;
@@ -15,7 +15,8 @@ use crate::manifest::{Manifest, Part, VERSION, WHOLE_EVERY};
 use crate::objects::Objects;
 use crate::probe::probe;
 use crate::runs::{self, Shelf};
-use crate::segment;
+use crate::segment::{self, Salt};
+use crate::trim;
 
 /// How often somebody may have been faster with what this store has as well.
 const TRIES: usize = 100;
@@ -72,26 +73,46 @@ pub(crate) fn holding(store: &Store, remote: &Remote) -> Result<Option<Position>
     Ok(may_have(store, position.lsn(), position.id)?.then(|| position.clone()))
 }
 
-/// The newest manifest whose commits the store has as well, at a remote of which nothing is known; `None` if nothing was
-/// pushed there.
+/// Where a store is at a remote of which it knows no position, or an old one.
+pub(crate) enum Found {
+    /// Nothing was pushed there.
+    Nothing,
+    /// The newest manifest whose commits the store has as well.
+    At(Box<Link>),
+    /// The newest manifest: what the store would go on from was given up there, and it has no commits of its own since.
+    Ahead(Box<Link>),
+}
+
+/// Looks where a store is at a remote, of which it may know the position `known`.
 ///
 /// # Errors
 /// `Foreign` where another database is there; `Diverged`.
-pub(crate) fn locate(store: &Store, objects: &Objects<'_>) -> Result<Option<Link>> {
-    let Some(mut link) = chain::head(objects)? else { return Ok(None) };
-    let head = link.manifest.part.clone();
-    if link.manifest.lineage != store.lineage() {
+pub(crate) fn locate(store: &Store, objects: &Objects<'_>, known: Option<&Position>) -> Result<Found> {
+    let Some(head) = chain::head(objects)? else { return Ok(Found::Nothing) };
+    if head.manifest.lineage != store.lineage() {
         return Err(foreign(objects));
     }
-    loop {
-        if has(store, &link.manifest.part)? {
-            return Ok(Some(link));
+    let (own, oldest) = (store.head(), head.manifest.oldest());
+    let horizon = store.status()?.horizon;
+    let is_older = |part: &Part| part.last <= own.get();
+    let mut next = chain::newest(objects, oldest, head.manifest.number, &is_older)?;
+    while let Some(link) = next {
+        let part = &link.manifest.part;
+        if has(store, part)? {
+            return Ok(Found::At(Box::new(link)));
         }
-        match chain::before(objects, &link)? {
-            Some(found) => link = found,
-            None => return Err(diverged(objects, &head, Lsn::ZERO, store.head())),
-        }
+        // Nothing is known here of what is below.
+        next = match link.manifest.number > oldest && part.last >= horizon.get() {
+            true => chain::before(objects, &link)?,
+            false => None,
+        };
     }
+    let at = known.map_or(Lsn::ZERO, Position::lsn);
+    let given_up = known.is_some_and(|known| known.number > 0 && known.number < oldest);
+    if given_up && head.manifest.part.last > own.get() && !store.has_own_since(at)? {
+        return Ok(Found::Ahead(Box::new(head)));
+    }
+    Err(diverged(objects, &head.manifest.part, at, own))
 }
 
 /// Takes note of a manifest that this store created before it died.
@@ -106,7 +127,7 @@ pub(crate) fn settle(
         let part = &link.manifest.part;
         let ours = hex::print(&link.manifest.writer) == *attempt;
         if ours && may_have(store, part.range().last, part.id)? {
-            remote.position = Some(Position::behind(&link));
+            remote.moved(&link);
         }
     }
     remote.attempt = None;
@@ -115,13 +136,13 @@ pub(crate) fn settle(
 
 /// How it is pushed.
 #[derive(Clone, Copy)]
-pub(crate) struct How {
+pub(crate) struct How<'a> {
     /// The time, in milliseconds since 1970.
     pub now: u64,
     /// About the length of a piece, in bytes.
     pub piece: u64,
-    /// Number of a manifest that is known to be there: it was a moment ago.
-    pub sure: Option<u64>,
+    /// Which manifest is known to be the newest.
+    pub sure: &'a Sure,
 }
 
 /// Keeps what is known of a remote.
@@ -135,7 +156,7 @@ pub(crate) fn push(
     store: &Arc<Store>,
     objects: &Objects<'_>,
     remote: &mut Remote,
-    how: How,
+    how: How<'_>,
     keep: &mut Keep<'_>,
 ) -> Result<Lsn> {
     if !remote.single_writer && !remote.probed {
@@ -145,31 +166,42 @@ pub(crate) fn push(
     settle(store, objects, remote, keep)?;
     for _ in 0..TRIES {
         let lineage = store.lineage();
-        let position = standing(store, objects, remote, how)?;
+        let (position, seen) = standing(store, objects, remote, how)?;
         remote.position = Some(position.clone());
-        let taken = match next(store, objects, remote, &position, how, keep)? {
-            None => match chain::read(objects, position.number + 1)? {
-                None => return Ok(position.lsn()),
-                Some(taken) => taken,
-            },
-            Some(manifest) => {
-                // If it dies now, or the answer gets lost, it knows its own again.
-                remote.attempt = Some(hex::print(&manifest.writer));
-                keep(remote)?;
-                let appended = chain::append(objects, &manifest)?;
-                remote.attempt = None;
-                match appended {
-                    Appended::Ours(hash) => {
-                        let position = Position::behind(&Link { manifest, hash });
-                        remote.position = Some(position.clone());
-                        remote.uploading = false;
-                        keep(remote)?;
-                        chain::hint(objects, position.number);
-                        return Ok(position.lsn());
+        let taken = match seen {
+            Some(Behind::Next(taken)) => *taken,
+            seen => match next(store, objects, remote, &position, how, keep)? {
+                None => match seen.map_or_else(|| chain::behind(objects, &position, how.sure), Ok)? {
+                    Behind::Nothing => return Ok(position.lsn()),
+                    Behind::Next(taken) => *taken,
+                    Behind::Gone => continue,
+                },
+                Some(manifest) => {
+                    // What was put there may have taken long.
+                    if !how.sure.of(position.number) {
+                        match chain::behind(objects, &position, how.sure)? {
+                            Behind::Nothing => {}
+                            Behind::Next(_) | Behind::Gone => continue,
+                        }
                     }
-                    Appended::Other(taken) => *taken,
+                    // If it dies now, or the answer gets lost, it knows its own again.
+                    remote.attempt = Some(hex::print(&manifest.writer));
+                    keep(remote)?;
+                    let appended = chain::append(objects, &manifest)?;
+                    remote.attempt = None;
+                    match appended {
+                        Appended::Ours(hash) => {
+                            let link = Link { manifest, hash };
+                            remote.moved(&link);
+                            keep(remote)?;
+                            how.sure.note(link.manifest.number);
+                            chain::hint(objects, link.manifest.number);
+                            return Ok(link.manifest.part.range().last);
+                        }
+                        Appended::Other(taken) => *taken,
+                    }
                 }
-            }
+            },
         };
         keep(remote)?;
         let (theirs, head) = (&taken.manifest.part, store.head());
@@ -189,18 +221,32 @@ pub(crate) fn push(
     Err(Error::new(Code::Busy, text))
 }
 
-/// The newest manifest known whose commits the store has as well. It must be there still: another disk may be mounted by
-/// now, or an older copy.
-fn standing(store: &Store, objects: &Objects<'_>, remote: &Remote, how: How) -> Result<Position> {
-    if let Some(position) = holding(store, remote)? {
-        let there = how.sure == Some(position.number)
-            || chain::read(objects, position.number)?.is_some_and(|link| link.hash == position.hash);
-        if there {
-            return Ok(position);
+/// The newest manifest known whose commits the store has as well, and what is behind it, if that was seen. It must be
+/// there still: another disk may be mounted by now, or an older copy.
+fn standing(
+    store: &Store,
+    objects: &Objects<'_>,
+    remote: &Remote,
+    how: How<'_>,
+) -> Result<(Position, Option<Behind>)> {
+    let holding = holding(store, remote)?;
+    if let Some(position) = holding {
+        if how.sure.of(position.number) {
+            return Ok((position, None));
+        }
+        match chain::behind(objects, &position, how.sure)? {
+            Behind::Gone => {}
+            seen => return Ok((position, Some(seen))),
         }
     }
-    let link = locate(store, objects)?;
-    Ok(link.as_ref().map_or_else(|| Position::start(store.lineage()), Position::behind))
+    match locate(store, objects, remote.position.as_ref())? {
+        Found::Nothing => {
+            how.sure.note(0);
+            Ok((Position::start(store.lineage()), None))
+        }
+        Found::At(link) => Ok((Position::behind(&link), None)),
+        Found::Ahead(link) => Err(overtaken(objects, &link.manifest.part)),
+    }
 }
 
 /// The manifest that comes behind a position, with what it names in the object store; `None` if there is nothing new.
@@ -209,32 +255,52 @@ fn next(
     objects: &Objects<'_>,
     remote: &mut Remote,
     position: &Position,
-    how: How,
+    how: How<'_>,
     keep: &mut Keep<'_>,
 ) -> Result<Option<Manifest>> {
     if store.head() == position.lsn() {
         return Ok(None);
     }
     let number = position.number + 1;
-    let (image, segments) = segment::send(store, objects, position.lsn(), how.piece)?;
+    let retain = remote.settings.retention();
+    // What isn't retained needn't be told apart.
+    let each = retain != Some(Retention::None);
+    let (image, segments) = segment::send(store, objects, position.lsn(), how.piece, each)?;
     let state = image.state()?;
     let sent: u64 = segments.iter().flatten().map(|segment| segment.bytes).sum();
-    let whole = segments.is_none() || number.is_multiple_of(WHOLE_EVERY) || sent >= WHOLE_BYTES;
+    let due = number - position.whole >= WHOLE_EVERY;
+    let whole = segments.is_none() || due || sent >= WHOLE_BYTES;
     let runs = if whole {
         // A manifest that can't be read any more costs bytes, and nothing else.
         let before = match position.whole {
             0 => None,
             at => chain::read(objects, at)?.and_then(|link| link.manifest.runs),
         };
-        let shelf = There { objects, resumed: remote.uploading };
-        remote.uploading = true;
+        let begun = remote.uploading.as_deref().and_then(hex::parse);
+        let salt = match begun {
+            Some(salt) => salt,
+            None => salt()?,
+        };
+        remote.uploading = Some(hex::print(&salt));
         keep(remote)?;
-        runs::make(&image, before.as_ref(), segments.is_none(), &shelf)?
+        let shelf = There { objects, resumed: begun.is_some() };
+        runs::make(&image, before.as_ref(), segments.is_none(), salt, &shelf)?
     } else {
         None
     };
     let whole = runs.is_some();
-    let first = position.lsn + 1;
+    let part = Part {
+        first: if segments.is_none() { 1 } else { position.lsn + 1 },
+        last: state.lsn.get(),
+        id: state.id,
+        time: state.time,
+        full: segments.is_none(),
+        segments: segments.unwrap_or_default(),
+    };
+    let trimmed = match whole {
+        true => trim::declare(objects, retain, position, number, &part, how.now)?,
+        false => position.trimmed,
+    };
     Ok(Some(Manifest {
         tideline: VERSION,
         number,
@@ -242,16 +308,18 @@ fn next(
         writer: random_id()?,
         previous: position.hash,
         time: how.now,
+        part,
         whole: if whole { number } else { position.whole },
+        trimmed,
         runs,
-        part: Part {
-            first: if segments.is_none() { 1 } else { first },
-            last: state.lsn.get(),
-            id: state.id,
-            full: segments.is_none(),
-            segments: segments.unwrap_or_default(),
-        },
     }))
+}
+
+/// A new one for segments of images.
+fn salt() -> Result<Salt> {
+    let mut salt = Salt::default();
+    salt.copy_from_slice(&random_id()?[..8]);
+    Ok(salt)
 }
 
 /// Segments of images at a remote.

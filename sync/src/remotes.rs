@@ -7,20 +7,22 @@ use std::time::Duration;
 use object_store::ObjectStore;
 use tideline_journal::disk::Disk;
 use tideline_journal::{
-    Clock, Code, Error, Lsn, Options as StoreOptions, Result, State, Store, SystemClock, Traffic, side_folder,
+    Clock, Code, Error, Lsn, Options as StoreOptions, Result, State, Store, SystemClock, Traffic, random_id,
+    side_folder,
 };
 
 use crate::address::{Address, Kind};
 use crate::book::{Book, Position, Remote};
-use crate::chain;
+use crate::chain::{self, Link, Sure};
 use crate::desk::Desk;
 use crate::keeper::Keeper;
 use crate::lazy::Description;
+use crate::manifest::Part;
 use crate::objects::Objects;
 use crate::probe::probe;
-use crate::segment::PIECE_BYTES;
+use crate::segment::{PIECE_BYTES, Point};
 use crate::settings::{Given, Secrets};
-use crate::{pull, push};
+use crate::{hex, lease, pull, push, trim};
 
 /// The remote that is meant where none is named.
 pub const ORIGIN: &str = "origin";
@@ -98,10 +100,6 @@ impl<'a> Remotes<'a> {
     /// The same, until `stop` says so: what is under way is given up, and goes on the next time.
     pub fn until(self, stop: &'a dyn Fn() -> bool) -> Remotes<'a> {
         Remotes { stop, ..self }
-    }
-
-    fn how(&self, name: &str) -> push::How {
-        push::How { now: SystemClock.now_ms(), piece: self.piece, sure: self.desk.sure(name) }
     }
 
     /// Adds a remote, or changes it. What it is asked for must be safe there, unless only this store is ever pushed to it.
@@ -268,27 +266,47 @@ impl<'a> Remotes<'a> {
                 Ok(())
             })
         };
+        let mut trouble = None;
         let done = self.desk.reach(name, &address, &remote.settings).and_then(|reach| {
             let objects = Objects::new(reach, self.stop);
             let mut keep = |remote: &Remote| {
                 self.store.count_traffic(name, objects.take_traffic());
                 keep(remote)
             };
+            let sure = match address.kind() {
+                // A folder may be another one by now.
+                Kind::File => Sure::default(),
+                _ => self.desk.sure(name),
+            };
             let mut done = Ok(Lsn::ZERO);
             if task != Task::Push {
-                done = pull::pull(self.store, &objects, &mut remote, &mut keep);
+                let (store, until) = (self.store, Point::Newest);
+                done = pull::pull(store, &objects, &mut remote, &sure, until, &mut keep);
             }
             if task != Task::Pull && done.is_ok() {
-                done = push::push(self.store, &objects, &mut remote, self.how(name), &mut keep);
+                let how = push::How { now: self.store.now(), piece: self.piece, sure: &sure };
+                done = push::push(self.store, &objects, &mut remote, how, &mut keep);
+                if done.is_ok() && remote.settings.retention().is_some() {
+                    trouble = trim::sweep(&objects, &mut remote, how.now, &mut keep).err();
+                }
             }
-            // A folder may be another one by the next time.
-            let number = remote.position.as_ref().map(|position| position.number);
-            self.desk.be_sure(name, number.filter(|_| done.is_ok() && address.kind() != Kind::File));
+            self.desk.be_sure(name, sure.noted().filter(|_| done.is_ok()));
+            let now = self.store.now();
+            if done.is_ok() && name == ORIGIN && now.saturating_sub(remote.leased) >= lease::RENEWED_EVERY {
+                // It will be tried again, and pages are there meanwhile.
+                if self.store.keep_source().is_ok() {
+                    remote.leased = now;
+                }
+            }
             self.store.count_traffic(name, objects.take_traffic());
             done
         });
         match &done {
-            Ok(_) => (remote.last_success, remote.last_error) = (Some(SystemClock.now_ms()), None),
+            // What was pushed is there, whatever became of what was to be removed.
+            Ok(_) => {
+                remote.last_success = Some(SystemClock.now_ms());
+                remote.last_error = trouble.map(|e: Error| e.to_string());
+            }
             Err(e) if matches!(e.code(), Code::Busy | Code::Interrupted) => {}
             Err(e) => remote.last_error = Some(e.to_string()),
         }
@@ -306,6 +324,8 @@ pub struct Cloning<'a> {
     pub url: &'a str,
     /// Options of the remote.
     pub remote: Options,
+    /// How far it is to go.
+    pub until: Point,
     /// How the store is opened.
     pub options: StoreOptions,
     /// It is given up when this says so.
@@ -346,26 +366,36 @@ impl Cloning<'_> {
             let text = format!("{} holds no database yet; push one there first", self.url);
             return Err(Error::new(Code::Missing, text));
         };
-        let link = chain::whole(&objects, &head)?;
+        let link = chain::whole(&objects, &self.newest(&objects, head)?)?;
         let Some(runs) = link.manifest.runs.clone() else {
             return Err(chain::broken(&objects, link.manifest.number));
         };
+        let lease = hex::print(&random_id()?);
+        let number = link.manifest.number;
+        match lease::write(&objects, &lease, number, &runs, false) {
+            // Who may only read does without.
+            Err(e) if e.code() != Code::Denied => return Err(e),
+            _ => {}
+        }
         let (state, checksum, lineage) = (State::from(&runs.state), runs.checksum, link.manifest.lineage);
         let mut remote = Remote {
             single_writer: settings.flag("single_writer"),
             last_success: Some(SystemClock.now_ms()),
             settings: settings.clone(),
             position: Some(Position::behind(&link)),
+            leased: SystemClock.now_ms(),
             ..Remote::new(ORIGIN, self.url)
         };
-        let source = Description { url: self.url.to_owned(), settings, runs }.encode()?;
+        let source = Description { url: self.url.to_owned(), settings, runs, number, lease }.encode()?;
         let store = Store::begin_lazy(disk, path, self.options.clone(), lineage, state, checksum, &source)?;
         // Whoever reads pages of it meanwhile talks to the same place, with the same secrets.
         let desk = store.companion(|| desk);
         let cloned = (|| {
             // SQLite reads it to open the database at all, and can say little if that fails.
             store.fetch_here(&[1])?;
-            let lsn = pull::pull(&store, &objects, &mut remote, &mut |_| Ok(()))?;
+            let sure = Sure::default();
+            let lsn = pull::pull(&store, &objects, &mut remote, &sure, self.until, &mut |_| Ok(()))?;
+            self.reached(&objects, lsn)?;
             desk.count(ORIGIN, objects.take_traffic());
             Book::change(&store, |book| {
                 book.remotes = vec![remote];
@@ -380,6 +410,50 @@ impl Cloning<'_> {
                 drop(store.discard());
                 Err(e)
             }
+        }
+    }
+}
+
+impl Cloning<'_> {
+    /// The newest manifest that doesn't go too far.
+    fn newest(&self, objects: &Objects<'_>, head: Link) -> Result<Link> {
+        let newest = &head.manifest.part;
+        if self.until.has(newest.last, newest.time) {
+            return match self.until {
+                Point::Lsn(wanted) if wanted.get() > newest.last => {
+                    let text = format!(
+                        "{} has no LSN {wanted} yet, its newest is {}; give one at or below it",
+                        objects.url(),
+                        newest.last
+                    );
+                    Err(Error::new(Code::Argument, text))
+                }
+                _ => Ok(head),
+            };
+        }
+        let oldest = head.manifest.oldest();
+        let is_so = |part: &Part| self.until.has(part.last, part.time);
+        let found = chain::newest(objects, oldest, head.manifest.number, &is_so)?;
+        found.ok_or_else(|| {
+            let text = format!(
+                "{} has given up, or never had, what was before manifest {oldest}; give a later LSN or time",
+                objects.url()
+            );
+            Error::new(Code::Trimmed, text)
+        })
+    }
+
+    /// Makes sure that the LSN that was wanted is the one that was reached.
+    fn reached(&self, objects: &Objects<'_>, lsn: Lsn) -> Result<()> {
+        match self.until {
+            Point::Lsn(wanted) if wanted != lsn => {
+                let text = format!(
+                    "{} can't tell LSN {wanted} from those around it, as they were merged before they were pushed; the one before it that it can is {lsn}",
+                    objects.url()
+                );
+                Err(Error::new(Code::Argument, text))
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! page is in the newest run that has it. A new run takes those before it in that aren't much larger: there are few, and
 //! each page is written again a few times.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use tideline_journal::{Counters, Image, Lsn, Result, State};
@@ -12,6 +12,7 @@ use tideline_journal::{Counters, Image, Lsn, Result, State};
 use crate::hex;
 use crate::images::{ImageSegment, Segment};
 use crate::manifest::Hash;
+use crate::segment::Salt;
 
 /// A run is taken in by a new one that has more than so manieth part of its pages.
 const LARGER: u64 = 4;
@@ -126,11 +127,10 @@ pub(crate) fn make(
     image: &Image,
     before: Option<&Runs>,
     needed: bool,
+    salt: Salt,
     shelf: &dyn Shelf,
 ) -> Result<Option<Runs>> {
     let state = image.state()?;
-    let known: HashSet<Hash> =
-        before.iter().flat_map(|runs| runs.segments()).map(|segment| segment.hash).collect();
     let usable = before.filter(|runs| runs.state.page_size == state.page_size);
     let changed = match before {
         Some(runs) => image.changed_since(Lsn::new(runs.state.lsn))?,
@@ -140,6 +140,8 @@ pub(crate) fn make(
         return Ok(None);
     }
     let changed = changed.filter(|_| usable.is_some());
+    let known = usable.iter().flat_map(|runs| runs.segments()).map(|s| (s.index_hash, s)).collect();
+    let making = Making { image, page_size: state.page_size, salt, known, shelf };
     let mut runs = usable.map(|runs| runs.runs.clone()).unwrap_or_default();
     let mut first = usable.map_or(1, |runs| runs.state.lsn + 1);
     let pages = match changed {
@@ -169,44 +171,55 @@ pub(crate) fn make(
     let segments = match pages {
         Some(pages) => {
             let there = pages.into_iter().filter(|&page| page <= state.size);
-            write(image, there, state.page_size, &known, shelf)?
+            making.write(there)?
         }
         None => {
             first = 1;
-            write(image, image.pages()?, state.page_size, &known, shelf)?
+            making.write(image.pages()?)?
         }
     };
     runs.push(Run { first, last: state.lsn.get(), segments });
     Ok(Some(Runs { state: state.into(), checksum: image.checksum()?, runs }))
 }
 
-fn write(
-    image: &Image,
-    pages: impl Iterator<Item = u32>,
+/// What segments are made from.
+struct Making<'a> {
+    image: &'a Image,
     page_size: u32,
-    known: &HashSet<Hash>,
-    shelf: &dyn Shelf,
-) -> Result<Vec<ImageSegment>> {
-    let mut segments = Vec::new();
-    let mut making = Segment::new(page_size);
-    let mut bytes = vec![0; page_size as usize];
-    let mut end = |making: Segment| -> Result<()> {
-        let (segment, bytes) = making.finish();
-        if !known.contains(&segment.hash) {
-            shelf.put(&segment, bytes)?;
+    salt: Salt,
+    /// Those that are there, by the hash of their index.
+    known: HashMap<Hash, &'a ImageSegment>,
+    shelf: &'a dyn Shelf,
+}
+
+impl Making<'_> {
+    /// The segments that have these pages. Where the same pages are in one that is there, it is that one.
+    fn write(&self, pages: impl Iterator<Item = u32>) -> Result<Vec<ImageSegment>> {
+        let mut segments = Vec::new();
+        let begin = || Segment::new(self.page_size, self.salt);
+        let mut making = begin();
+        let mut bytes = vec![0; self.page_size as usize];
+        let mut end = |making: Segment| -> Result<()> {
+            let (segment, bytes) = making.finish();
+            match self.known.get(&segment.index_hash).filter(|known| known.has_the_same(&segment)) {
+                Some(&known) => segments.push(known.clone()),
+                None => {
+                    self.shelf.put(&segment, bytes)?;
+                    segments.push(segment);
+                }
+            }
+            Ok(())
+        };
+        for page in pages {
+            self.image.read(page, &mut bytes)?;
+            making.push(page, &bytes);
+            if making.is_full() {
+                end(std::mem::replace(&mut making, begin()))?;
+            }
         }
-        segments.push(segment);
-        Ok(())
-    };
-    for page in pages {
-        image.read(page, &mut bytes)?;
-        making.push(page, &bytes);
-        if making.is_full() {
-            end(std::mem::replace(&mut making, Segment::new(page_size)))?;
+        if !making.is_empty() {
+            end(making)?;
         }
+        Ok(segments)
     }
-    if !making.is_empty() {
-        end(making)?;
-    }
-    Ok(segments)
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tideline_journal::{Code, Error, Image, Lsn, Result, Store};
+use tideline_journal::{Code, Durability, Error, Image, Lsn, Result, Store, shipped_state};
 
 use crate::hex;
 use crate::manifest::{Hash, SegmentName, VERSION, hash};
 use crate::objects::Objects;
 
 const MAGIC: &[u8; 8] = b"TIDEPACK";
-pub(crate) const HEADER_LEN: usize = 16;
+pub(crate) const HEADER_LEN: usize = 24;
 const LENGTH_LEN: usize = 8;
 
 /// About the length of a piece where nobody says otherwise, in bytes.
@@ -28,11 +28,15 @@ pub(crate) fn name_of(hash: &Hash) -> String {
     format!("segment/{}/{digits}", &digits[..2])
 }
 
+/// What makes segments with the same content different ones.
+pub(crate) type Salt = [u8; 8];
+
 /// The header of a segment of the kind that `magic` tells.
-pub(crate) fn header(magic: &[u8; 8]) -> Vec<u8> {
+pub(crate) fn header(magic: &[u8; 8], salt: Salt) -> Vec<u8> {
     let mut bytes = magic.to_vec();
     bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.resize(HEADER_LEN, 0);
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&salt);
     bytes
 }
 
@@ -43,7 +47,7 @@ struct Packing {
 
 impl Packing {
     fn new() -> Packing {
-        Packing { bytes: header(MAGIC) }
+        Packing { bytes: header(MAGIC, Salt::default()) }
     }
 
     fn push(&mut self, piece: &[u8]) {
@@ -63,17 +67,18 @@ impl Packing {
     }
 }
 
-/// Puts everything between `after` and a snapshot into the store, in pieces of about `piece` bytes. Returns the snapshot,
-/// with the segments: `None` where history isn't there any more, or `after` lies inside of what was merged, so that only
+/// Puts everything between `after` and a snapshot into the store, in pieces of about `piece` bytes, and `each` LSN by
+/// itself, or all in few entries. Returns the snapshot, with the segments: `None` where history isn't there any more, or `after` lies inside of what was merged, so that only
 /// the whole database helps.
 pub(crate) fn send(
     store: &Arc<Store>,
     objects: &Objects<'_>,
     after: Lsn,
     piece: u64,
+    each: bool,
 ) -> Result<(Image, Option<Vec<SegmentName>>)> {
     if after > Lsn::ZERO {
-        match send_behind(store, objects, after, piece) {
+        match send_behind(store, objects, after, piece, each) {
             Ok((image, segments)) => return Ok((image, Some(segments))),
             // Also in the middle of it: a push holds nothing up, and so no history.
             Err(e) if matches!(e.code(), Code::Trimmed | Code::Argument) => {}
@@ -90,8 +95,13 @@ fn send_behind(
     objects: &Objects<'_>,
     after: Lsn,
     piece: u64,
+    each: bool,
 ) -> Result<(Image, Vec<SegmentName>)> {
-    let mut batches = store.image()?.batches(after, piece)?;
+    let image = store.image()?;
+    let mut batches = match each {
+        true => image.batches_of_each(after, piece)?,
+        false => image.batches(after, piece)?,
+    };
     let mut segments = Vec::new();
     let mut packing = Packing::new();
     for piece in &mut batches {
@@ -107,7 +117,30 @@ fn send_behind(
     Ok((batches.into_image(), segments))
 }
 
-/// Applies what is in a segment, which goes on from the commit `known`.
+/// How far what is at a remote is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// All of it.
+    Newest,
+    /// Up to this LSN.
+    Lsn(Lsn),
+    /// Up to the newest commit that isn't later, in milliseconds since 1970.
+    Time(u64),
+}
+
+impl Point {
+    /// Whether a commit is in it.
+    pub(crate) fn has(self, lsn: u64, time: u64) -> bool {
+        match self {
+            Point::Newest => true,
+            Point::Lsn(last) => lsn <= last.get(),
+            Point::Time(last) => time <= last,
+        }
+    }
+}
+
+/// Applies what is in a segment up to a point, which goes on from the commit `known`: a power cut may take it back. False
+/// if the point was reached.
 ///
 /// # Errors
 /// `Missing`, `Damaged`, `Format`; those of [`Store::receive`].
@@ -116,7 +149,8 @@ pub(crate) fn receive(
     objects: &Objects<'_>,
     segment: &SegmentName,
     known: Option<(Lsn, u64)>,
-) -> Result<()> {
+    until: Point,
+) -> Result<bool> {
     let name = name(segment);
     let wrong = |code, why: &str| {
         let text =
@@ -139,10 +173,14 @@ pub(crate) fn receive(
         let (length, behind) = rest.split_first_chunk::<LENGTH_LEN>().ok_or_else(damaged)?;
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| damaged())?;
         let (piece, behind) = behind.split_at_checked(length).ok_or_else(damaged)?;
+        let state = shipped_state(piece)?;
+        if !until.has(state.lsn.get(), state.time) {
+            return Ok(false);
+        }
         // Nobody else can commit while it is received.
         store.prefetch(&store.pages_wanted(piece)?)?;
-        store.receive_behind(piece, known)?;
+        store.receive_behind(piece, known, Durability::Process)?;
         rest = behind;
     }
-    Ok(())
+    Ok(true)
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tideline_journal::{Code, Error, Result};
+use tideline_journal::{Code, Error, Result, Retention};
 
 use crate::address::Kind;
 
@@ -25,6 +25,8 @@ enum What {
     Text,
     Flag,
     Time,
+    /// How much history stays: of some time, of some LSNs, or none.
+    History,
     /// The path of a folder, from the root.
     Folder,
     /// From 1 on.
@@ -36,8 +38,9 @@ enum What {
 const ALL: &[Kind] = &[Kind::File, Kind::S3, Kind::Gcs, Kind::Azure];
 const NET: &[Kind] = &[Kind::S3, Kind::Gcs, Kind::Azure];
 
-const KNOWN: [Known; 19] = [
+const KNOWN: [Known; 20] = [
     Known { name: "single_writer", kinds: ALL, what: What::Flag },
+    Known { name: "retain", kinds: ALL, what: What::History },
     Known { name: "cache", kinds: ALL, what: What::Folder },
     Known { name: "cache_mib", kinds: ALL, what: What::Number },
     Known { name: "timeout", kinds: NET, what: What::Time },
@@ -148,6 +151,12 @@ impl Given {
                     Some(number) if (1..1 << 32).contains(&number) => number.to_string(),
                     _ => return Err(refuse("a number from 1 on")),
                 },
+                What::History => match value.as_str().map(str::parse::<Retention>) {
+                    Some(Ok(retention @ (Retention::None | Retention::Lsns(_) | Retention::Seconds(_)))) => {
+                        retention.to_string()
+                    }
+                    _ => return Err(refuse("something like '7 days', '10000 lsns' or 'none'")),
+                },
                 What::Time => match value.as_str().and_then(time) {
                     Some(_) => value.as_str().unwrap_or_default().to_owned(),
                     None => return Err(refuse("a time like '30s', of a day at most")),
@@ -167,6 +176,11 @@ impl Settings {
 
     pub fn flag(&self, name: &str) -> bool {
         self.text(name) == Some("true")
+    }
+
+    /// How much history the remote keeps; all of it where nothing is said.
+    pub fn retention(&self) -> Option<Retention> {
+        self.text("retain")?.parse().ok()
     }
 
     /// Most bytes in the cache.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tideline_journal::{Code, Error, Lsn, Result, State, Store, WholePiece, lock_page, random_id};
+use tideline_journal::{
+    Code, Durability, Error, Lsn, Result, State, Store, WholePiece, lock_page, random_id,
+};
 
 use crate::cache::Cache;
 use crate::library::Library;
@@ -46,7 +48,7 @@ pub(crate) fn receive(
             piece.push(page, image);
             Ok(())
         })?;
-        store.receive_behind(&piece.finish(), known)?;
+        store.receive_behind(&piece.finish(), known, Durability::Disk)?;
         before += some.len() as u64;
     }
     Ok(())

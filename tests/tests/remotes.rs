@@ -71,7 +71,7 @@ source.execute("INSERT INTO t SELECT value, hex(zeroblob(100)) FROM json_each(?)
 assert listed(source, "head, behind, ahead") == (2, 0, 1)
 assert push(source) == 3
 # A folder may be another one by now; a bucket isn't looked at again so soon.
-assert listed(source, "requests")[0] - before == (3 if URL.startswith("file:") else 2)
+assert listed(source, "requests")[0] - before == (4 if URL.startswith("file:") else 2)
 assert push(source) == 3
 
 anywhere = sqlite3.connect(":memory:", isolation_level=None)
@@ -401,4 +401,46 @@ fn killed_at_any_call_a_push_a_pull_and_a_clone_lose_nothing() {
     for what in ["push", "pull", "clone"] {
         println!("{}", python(&Scratch::new(), KILLED, &[crash, what]).ok());
     }
+}
+
+#[test]
+fn any_commit_that_was_pushed_is_restored_by_lsn_or_time() {
+    run_everywhere(
+        r#"
+push(source)
+for n in range(2, 40):
+    source.execute("INSERT INTO t VALUES (?, ?)", (n, n))
+    if n % 7 == 0:
+        push(source)
+push(source)
+times = dict(source.execute("SELECT last_lsn, time FROM tide_log").fetchall())
+for n in 2, 3, 17, 40:
+    at = os.path.abspath(f"at-{n}.db")
+    assert one(source, "SELECT tide_clone(?, ?, json_object('at', ?))", URL, at, n) == n
+    db = connect(at)
+    assert rows(db) == [row for row in rows(source) if row[0] < n]
+    # It follows from there.
+    assert pull(db) == lsn(source) and rows(db) == rows(source)
+    db.close()
+late = os.path.abspath("late.db")
+assert one(source, "SELECT tide_clone(?, ?, json_object('as_of', ?))", URL, late, times[40]) == 40
+for options, code in [
+    ('{"at": 41}', "ARGUMENT"),
+    ('{"at": 0}', "ARGUMENT"),
+    ('{"at": "3"}', "ARGUMENT"),
+    ('{"at": 3, "as_of": "2026-01-01"}', "ARGUMENT"),
+    ('{"as_of": "yesterday"}', "ARGUMENT"),
+    ('{"as_of": "2001-01-01"}', "TRIMMED"),
+    ('{"at": 1}', "TRIMMED"),
+]:
+    path = os.path.abspath("never.db")
+    denies(source, code, "SELECT tide_clone(?, ?, ?)", URL, path, options)
+    assert not os.path.exists(path) and not os.path.exists(path + "-tide"), options
+for retain in '"1 GB"', '"default"', '7', '"soon"':
+    denies(source, "ARGUMENT", "SELECT tide_remote('origin', ?, ?)", URL, '{"retain": %s}' % retain)
+one(source, "SELECT tide_remote('origin', ?, json_object('retain', 'none'))", URL)
+source.execute("DELETE FROM t")
+assert push(source) == 41
+"#,
+    );
 }

@@ -107,7 +107,7 @@ for line in sys.stdin:
     host.finish().ok();
     // Also what comes before the first push, and a clone.
     asked.extend(words(&proxy, &url));
-    let known = ["GET", "PUT", "DELETE"].map(|method| format!("{method} "));
+    let known = ["GET", "HEAD", "PUT", "DELETE"].map(|method| format!("{method} "));
     let allowed =
         |asked: &&String| known.iter().any(|method| asked.starts_with(method)) || *asked == "POST ?delete";
     let others: BTreeSet<&String> = asked.iter().filter(|asked| !allowed(asked)).collect();

@@ -23,9 +23,9 @@ const TROUBLES: &[Trouble<'_>] = &[
     (Fault::CutAnswer(20), CLOSED),
     (Fault::Truncate(10), CLOSED),
     (Fault::LoseAnswer, CLOSED),
-    (Fault::Error, &["InternalError"]),
-    (Fault::SpoilAnswer, &["InternalError"]),
-    (Fault::SlowDown, &["SlowDown"]),
+    (Fault::Error, &["InternalError", "500 Internal Server Error"]),
+    (Fault::SpoilAnswer, &["InternalError", "500 Internal Server Error"]),
+    (Fault::SlowDown, &["SlowDown", "503 Service Unavailable"]),
 ];
 const CLOSED: &[&str] = &["connection closed", "reset", "end of file", "message"];
 /// No answer, for as long as a request may take.
@@ -261,7 +261,7 @@ fn a_remote_is_added_or_away_whatever_request_meets_a_fault() {
     let mut call = Adding(Site::new(bucket, bucket.endpoint()), &proxy);
     // What creates an object, and isn't told so, is the trouble here.
     // The one who was first, of several, asks again, and is told that somebody was before it.
-    let says = &[CLOSED, &["InternalError", "none was told"]].concat();
+    let says = &[CLOSED, &["InternalError", "500 Internal Server Error", "none was told"]].concat();
     for fault in [Fault::LoseAnswer, Fault::SpoilAnswer] {
         at_each_request(&proxy, &mut call, (fault, says), Often::Once);
     }

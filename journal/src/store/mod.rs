@@ -306,6 +306,11 @@ impl Store {
         tail.index.segment(tail.segment).header.lineage
     }
 
+    /// The time by its clock, in milliseconds since 1970.
+    pub fn now(&self) -> u64 {
+        self.options.clock.now_ms()
+    }
+
     /// The newest LSN that readers see.
     pub fn head(&self) -> Lsn {
         self.control.visible()

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -18,7 +19,7 @@ use object_store::{
 };
 use tideline_journal::disk::{Disk, SimProcess};
 use tideline_journal::{Durability, Lsn, Session, Store};
-use tideline_sync::{Address, Cloning, Options, RemotePages, Remotes};
+use tideline_sync::{Address, Cloning, Options, Point, RemotePages, Remotes};
 
 use pages::{Model, Rng};
 
@@ -170,7 +171,11 @@ impl ObjectStore for Fickle {
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.memory.delete_stream(paths)
+        match self.ask() {
+            (true, true) => self.memory.delete_stream(paths),
+            (true, false) => self.memory.delete_stream(paths).map(|_| Err(lost())).boxed(),
+            (false, _) => paths.map(|_| Err(lost())).boxed(),
+        }
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -202,7 +207,13 @@ pub fn remotes<'a>(store: &'a Arc<Store>, fickle: &Arc<Fickle>) -> Remotes<'a> {
 /// Makes a database at `path` from what is in `fickle`.
 pub fn clone(process: &Arc<SimProcess>, fickle: &Arc<Fickle>, path: &str) -> tideline_journal::Result<Lsn> {
     let disk = Arc::clone(process) as Arc<dyn Disk>;
-    let cloning = Cloning { url: URL, remote: Options::new(), options: options(fickle), stop: &|| false };
+    let cloning = Cloning {
+        url: URL,
+        remote: Options::new(),
+        until: Point::Newest,
+        options: options(fickle),
+        stop: &|| false,
+    };
     cloning.through(way(fickle), disk, std::path::Path::new(path))
 }
 

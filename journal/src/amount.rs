@@ -1,6 +1,10 @@
 //! How much history is kept, in words.
 
-use tideline_journal::{Code, Error, Result, Retention};
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Code, Error, Result};
+use crate::format::Retention;
 
 /// What is in force until somebody says otherwise.
 const DEFAULT: &str = "64 MiB or 10000 lsns";
@@ -23,25 +27,29 @@ const SIZES: [(&str, u64); 10] = [
     ("B", 1),
 ];
 
-/// Reads `7 days`, `12 hours`, `1 GB`, `64 MiB`, `10000 lsns`, `none` or `default`; the case of
-/// letters and the blank between number and unit don't matter. KB is 1000 bytes, KiB 1024.
-///
-/// # Errors
-/// `Argument`.
-pub(crate) fn parse(text: &str) -> Result<Retention> {
-    let text = text.trim();
-    if text.eq_ignore_ascii_case("none") {
-        return Ok(Retention::None);
+impl FromStr for Retention {
+    type Err = Error;
+
+    /// Reads `7 days`, `12 hours`, `1 GB`, `64 MiB`, `10000 lsns`, `none` or `default`; the case of
+    /// letters and the blank between number and unit don't matter. KB is 1000 bytes, KiB 1024.
+    ///
+    /// # Errors
+    /// `Argument`.
+    fn from_str(text: &str) -> Result<Retention> {
+        let text = text.trim();
+        if text.eq_ignore_ascii_case("none") {
+            return Ok(Retention::None);
+        }
+        if text.eq_ignore_ascii_case("default") || text.eq_ignore_ascii_case(DEFAULT) {
+            return Ok(Retention::Default);
+        }
+        amount(text).ok_or_else(|| {
+            Error::new(
+                Code::Argument,
+                format!("'{text}' says no amount of history; give something like '7 days', '1 GB', '10000 lsns' or 'none'"),
+            )
+        })
     }
-    if text.eq_ignore_ascii_case("default") || text.eq_ignore_ascii_case(DEFAULT) {
-        return Ok(Retention::Default);
-    }
-    amount(text).ok_or_else(|| {
-        Error::new(
-            Code::Argument,
-            format!("'{text}' says no amount of history; give something like '7 days', '1 GB', '10000 lsns' or 'none'"),
-        )
-    })
 }
 
 fn amount(text: &str) -> Option<Retention> {
@@ -66,16 +74,18 @@ fn amount(text: &str) -> Option<Retention> {
     in_all(*bytes).map(Retention::Bytes)
 }
 
-/// Writes it so that [`parse`] reads the same.
-pub(crate) fn print(retention: Retention) -> String {
-    match retention {
-        Retention::Default => DEFAULT.to_owned(),
-        Retention::None => "none".to_owned(),
-        Retention::Lsns(1) => "1 lsn".to_owned(),
-        Retention::Lsns(n) => format!("{n} lsns"),
-        // Days are what people say, not weeks.
-        Retention::Seconds(n) => in_units(n, &TIMES[1..], true),
-        Retention::Bytes(n) => in_units(n, &SIZES, false),
+impl fmt::Display for Retention {
+    /// Writes it so that reading it gives the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Retention::Default => f.write_str(DEFAULT),
+            Retention::None => f.write_str("none"),
+            Retention::Lsns(1) => f.write_str("1 lsn"),
+            Retention::Lsns(n) => write!(f, "{n} lsns"),
+            // Days are what people say, not weeks.
+            Retention::Seconds(n) => f.write_str(&in_units(n, &TIMES[1..], true)),
+            Retention::Bytes(n) => f.write_str(&in_units(n, &SIZES, false)),
+        }
     }
 }
 
@@ -117,9 +127,9 @@ mod tests {
             ("1gib", Retention::Bytes(1 << 30), "1 GiB"),
             ("NONE", Retention::None, "none"),
         ] {
-            assert_eq!(parse(text).ok(), Some(retention), "{text}");
-            assert_eq!(print(retention), again, "{text}");
-            assert_eq!(parse(again).ok(), Some(retention), "{again}");
+            assert_eq!(text.parse().ok(), Some(retention), "{text}");
+            assert_eq!(retention.to_string(), again, "{text}");
+            assert_eq!(again.parse().ok(), Some(retention), "{again}");
         }
     }
 
@@ -147,7 +157,7 @@ mod tests {
             "日本",
             "none at all",
         ] {
-            let error = parse(text).unwrap_err();
+            let error = text.parse::<Retention>().unwrap_err();
             assert_eq!(error.code(), Code::Argument, "{text}");
             assert!(error.text().contains("; "), "{error}");
         }

@@ -1,0 +1,108 @@
+//! What a remote gives up of its history, in two steps.
+//!
+//! A push that brings the whole database says below which manifest nobody is to begin any more: that is part of the chain,
+//! so all agree on it. A day later the next such push says that those may be removed. Then they are, the oldest first, a
+//! few with each push: so whoever was in the middle of something has had a day to finish, and where a manifest is, all
+//! later ones are.
+
+use std::collections::HashSet;
+
+use tideline_journal::{Result, Retention};
+
+use crate::book::{Position, Remote};
+use crate::chain;
+use crate::lease::{self, Leases};
+use crate::manifest::{Hash, Part, Trimmed};
+use crate::objects::Objects;
+use crate::push::Keep;
+use crate::segment::name_of;
+
+/// How long what is given up stays, in milliseconds: a day.
+pub(crate) const GRACE: u64 = 24 * 3600 * 1000;
+/// How many manifests are removed at a time.
+const AT_ONCE: u64 = 32;
+
+/// What is given up with the manifest `number`, which has the whole database behind `part`, and goes on from `position`.
+pub(crate) fn declare(
+    objects: &Objects<'_>,
+    retain: Option<Retention>,
+    position: &Position,
+    number: u64,
+    part: &Part,
+    now: u64,
+) -> Result<Option<Trimmed>> {
+    let before = position.trimmed;
+    let Some(retain) = retain else { return Ok(before) };
+    if before.is_some_and(|before| now < before.since.saturating_add(GRACE)) {
+        return Ok(before);
+    }
+    let old = before.map_or(1, |before| before.below);
+    let newest = |is_so: &dyn Fn(&Part) -> bool| -> Result<u64> {
+        let link = chain::newest(objects, old, position.number, is_so)?;
+        Ok(link.map_or(old, |link| link.manifest.whole))
+    };
+    let below = match retain {
+        Retention::None => number,
+        Retention::Lsns(lsns) => newest(&|older| older.last <= part.last.saturating_sub(lsns))?,
+        Retention::Seconds(seconds) => {
+            let since = now.saturating_sub(seconds.saturating_mul(1000));
+            newest(&|older| older.time <= since)?
+        }
+        // Settings allow no others.
+        Retention::Default | Retention::Bytes(_) => old,
+    };
+    if below > old {
+        return Ok(Some(Trimmed { below, since: now, removed: old }));
+    }
+    Ok(before.map(|before| Trimmed { removed: before.below, ..before }))
+}
+
+/// Removes some of what was given up long enough ago: manifests, and the segments that only they name.
+///
+/// # Errors
+/// `Offline`, `Denied`, `Damaged`: it goes on from there the next time.
+pub(crate) fn sweep(objects: &Objects<'_>, remote: &mut Remote, now: u64, keep: &mut Keep<'_>) -> Result<()> {
+    let Some(Trimmed { removed: end, .. }) = remote.position.as_ref().and_then(|p| p.trimmed) else {
+        return Ok(());
+    };
+    if remote.swept >= end {
+        return Ok(());
+    }
+    // Somebody else has come further.
+    let Some(first) = chain::read(objects, end)? else { return Ok(()) };
+    if remote.marked < end {
+        chain::mark(objects, remote.marked, end)?;
+        remote.marked = end;
+        keep(remote)?;
+    }
+    let begin = match remote.swept {
+        0 => chain::oldest(objects, end)?,
+        swept => swept,
+    };
+    // What isn't in these runs is in no later ones: a segment that is made again has another salt.
+    let Leases { held: mut needed, over } = lease::all(objects, now)?;
+    needed.extend(first.manifest.runs.iter().flat_map(|runs| runs.segments()).map(|segment| segment.hash));
+    for (listed, lease) in over {
+        // What newer manifests name goes with them.
+        if lease.number < end {
+            objects.remove_all(&names(lease.segments(), &needed))?;
+        }
+        objects.remove_listed(&listed)?;
+    }
+    for number in begin..end.min(begin + AT_ONCE) {
+        // The manifest goes last: it says what else is to go.
+        if let Some(link) = chain::read(objects, number)? {
+            let runs = link.manifest.runs.iter().flat_map(|runs| runs.segments()).map(|s| s.hash);
+            let parts = link.manifest.part.segments.iter().map(|segment| segment.hash);
+            objects.remove_all(&names(runs.chain(parts), &needed))?;
+            chain::remove(objects, number)?;
+        }
+        remote.swept = number + 1;
+    }
+    keep(remote)
+}
+
+/// The names of those segments that aren't needed.
+fn names(segments: impl Iterator<Item = Hash>, needed: &HashSet<Hash>) -> Vec<String> {
+    segments.filter(|hash| !needed.contains(hash)).map(|hash| name_of(&hash)).collect()
+}

@@ -1,0 +1,363 @@
+//! What a remote keeps of its history, restoring any of it, and giving up the rest.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::pages::{self, Model, Rng, read};
+use common::{Failing, Fickle, URL, commit, options, remotes, reopen, way};
+use futures_util::StreamExt;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tideline_journal::disk::{Disk, SimDisk, SimProcess};
+use tideline_journal::{Clock, Code, Lsn, Result, Store, SystemClock};
+use tideline_sync::{Cloning, Options, Point};
+
+const DAY: u64 = 24 * 3600 * 1000;
+
+/// Time that moves when it is told to.
+struct Moved(AtomicU64);
+
+impl Clock for Moved {
+    fn now_ms(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A store with a remote, and what it was at each LSN.
+struct World {
+    clock: Arc<Moved>,
+    fickle: Arc<Fickle>,
+    store: Arc<Store>,
+    rng: Rng,
+    /// By LSN: when it was committed, and what there was.
+    past: BTreeMap<u64, (u64, Model)>,
+}
+
+fn with(pairs: &[(&str, serde_json::Value)]) -> Options {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+}
+
+/// Options of a remote that keeps so much history.
+fn keeping(what: &str) -> Options {
+    with(&[("retain", what.into()), ("single_writer", true.into())])
+}
+
+impl World {
+    fn new(options_of_remote: &Options) -> World {
+        World::on(Fickle::new(), options_of_remote)
+    }
+
+    fn on(fickle: Arc<Fickle>, options_of_remote: &Options) -> World {
+        let clock = Arc::new(Moved(AtomicU64::new(SystemClock.now_ms())));
+        let process = SimDisk::new().process();
+        let own = tideline_journal::Options { clock: Arc::clone(&clock) as _, ..pages::options() };
+        let disk = Arc::clone(&process) as Arc<dyn Disk>;
+        let store = Store::open(disk, Path::new("/a.db"), own).unwrap();
+        let mut world = World { clock, fickle, store, rng: Rng(7), past: BTreeMap::new() };
+        world.commit();
+        world.commit();
+        remotes(&world.store, &world.fickle).add("origin", URL, Some(options_of_remote)).unwrap();
+        world.push().unwrap();
+        // What was before the first push was never there.
+        world.past.remove(&1);
+        world
+    }
+
+    fn pass(&self, ms: u64) {
+        self.clock.0.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    fn commit(&mut self) {
+        commit(&self.store, &mut self.rng).unwrap();
+        let (lsn, model) = read(&self.store).unwrap();
+        self.past.insert(lsn.get(), (self.clock.now_ms(), model));
+    }
+
+    fn push(&self) -> Result<Lsn> {
+        remotes(&self.store, &self.fickle).push("origin")
+    }
+
+    /// Days of twenty pushes, each of two commits.
+    fn days(&mut self, days: u64) {
+        for _ in 0..days * 20 {
+            self.pass(DAY / 20);
+            self.commit();
+            self.commit();
+            self.push().unwrap();
+        }
+    }
+
+    /// A clone, of all or of a part of its past, and what is in it.
+    fn cloned(&self, until: Point) -> Result<(Lsn, Model)> {
+        let process = SimDisk::new().process();
+        self.clone_to(&process, until)?;
+        let store = reopen(&process, &self.fickle, "/b.db")?;
+        assert!(store.verify()?.is_empty());
+        read(&store)
+    }
+
+    fn clone_to(&self, process: &Arc<SimProcess>, until: Point) -> Result<Lsn> {
+        let options = options(&self.fickle);
+        let cloning = Cloning { url: URL, remote: Options::new(), until, options, stop: &|| false };
+        cloning.through(way(&self.fickle), Arc::clone(process) as Arc<dyn Disk>, Path::new("/b.db"))
+    }
+
+    fn names(&self) -> Vec<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let listed = self.fickle.memory.list(None);
+        runtime.block_on(listed.map(|one| one.unwrap().location.to_string()).collect())
+    }
+
+    /// Segments that no manifest names.
+    fn segments_nobody_names(&self) -> Vec<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let names = self.names();
+        let mut named = String::new();
+        for name in names.iter().filter(|name| name.starts_with("manifest/")) {
+            let read = async { self.fickle.memory.get(&name.as_str().into()).await.unwrap().bytes().await };
+            named.push_str(std::str::from_utf8(&runtime.block_on(read).unwrap()).unwrap());
+        }
+        let is_named = |name: &String| named.contains(name.rsplit('/').next().unwrap());
+        names.into_iter().filter(|name| name.starts_with("segment/") && !is_named(name)).collect()
+    }
+
+    /// Clones every LSN that was pushed. Those since `since` are there as they were; the others are refused, or as they were.
+    /// Returns how many are there.
+    fn check_past(&self, since: u64) -> u64 {
+        let mut there = 0;
+        for (&lsn, (time, model)) in &self.past {
+            match self.cloned(Point::Lsn(Lsn::new(lsn))) {
+                Ok(found) => {
+                    assert_eq!(found, (Lsn::new(lsn), model.clone()), "LSN {lsn}");
+                    there += 1;
+                }
+                Err(e) => {
+                    assert_eq!(e.code(), Code::Trimmed, "LSN {lsn}: {e}");
+                    assert!(*time < since, "LSN {lsn} should be there: {e}");
+                }
+            }
+        }
+        there
+    }
+}
+
+#[test]
+fn every_lsn_of_a_push_can_be_restored_and_every_time() {
+    let mut world = World::new(&Options::new());
+    world.days(2);
+    assert_eq!(world.check_past(0), world.past.len() as u64);
+    // The newest commit that isn't later.
+    for (&lsn, (time, _)) in &world.past {
+        for (at, expected) in [(time - 1, lsn - 1), (time + 1, lsn)] {
+            let newest = world.past.iter().rfind(|(_, (time, _))| *time <= at).map(|(lsn, _)| *lsn);
+            let Some(newest) = newest.filter(|newest| *newest == expected) else { continue };
+            let (found, model) = world.cloned(Point::Time(at)).unwrap();
+            assert_eq!((found.get(), &model), (newest, &world.past[&newest].1));
+        }
+    }
+    let head = world.store.head();
+    let refused = world.cloned(Point::Lsn(head.next())).unwrap_err();
+    assert_eq!(refused.code(), Code::Argument, "{refused}");
+    let refused = world.cloned(Point::Time(world.past[&2].0 - 1)).unwrap_err();
+    assert_eq!(refused.code(), Code::Trimmed, "{refused}");
+}
+
+#[test]
+fn a_clone_of_the_past_catches_up_when_it_pulls() {
+    let mut world = World::new(&Options::new());
+    world.days(1);
+    for lsn in [2, 3, 4, 20, 42] {
+        let process = SimDisk::new().process();
+        assert_eq!(world.clone_to(&process, Point::Lsn(Lsn::new(lsn))).unwrap(), Lsn::new(lsn));
+        let store = reopen(&process, &world.fickle, "/b.db").unwrap();
+        assert_eq!(remotes(&store, &world.fickle).pull("origin").unwrap(), world.store.head(), "{lsn}");
+        assert_eq!(read(&store).unwrap(), read(&world.store).unwrap());
+    }
+}
+
+#[test]
+fn what_is_not_retained_is_removed_and_the_rest_can_be_restored() {
+    for (what, kept_for) in [("3 days", 3 * DAY), ("120 lsns", 3 * DAY), ("none", 0)] {
+        let mut world = World::new(&keeping(what));
+        world.days(9);
+        let merged = what == "none";
+        let since = world.clock.now_ms() - kept_for;
+        if merged {
+            assert_eq!(world.cloned(Point::Newest).unwrap(), read(&world.store).unwrap());
+        } else {
+            let there = world.check_past(since);
+            assert!(there < world.past.len() as u64 * 3 / 4, "{what}: {there} of {}", world.past.len());
+        }
+        let names = world.names();
+        let manifests = names.iter().filter(|name| name.starts_with("manifest/")).count() as u64;
+        // What isn't retained any more stays for a day, until it is said to go, and then until the next push says so.
+        let pushes = (kept_for / DAY + 4) * 20;
+        assert!(manifests <= pushes, "{what}: {manifests} manifests are left of {}", 9 * 20 + 1);
+        // Each manifest has a part; few have runs.
+        let segments = names.iter().filter(|name| name.starts_with("segment/")).count() as u64;
+        assert!(segments <= manifests * 2 + 8, "{what}: {segments} segments of {manifests} manifests");
+        // A newcomer finds the newest also without a hint.
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let hint = [Ok("hint".into())];
+        let removed = world.fickle.memory.delete_stream(futures_util::stream::iter(hint).boxed());
+        runtime.block_on(removed.for_each(|_| async {}));
+        assert_eq!(world.cloned(Point::Newest).unwrap(), read(&world.store).unwrap());
+    }
+}
+
+#[test]
+fn who_was_away_for_too_long_gets_all_of_it_unless_he_has_commits_of_his_own() {
+    let mut world = World::new(&keeping("1 day"));
+    world.days(1);
+    let (idle, busy) = (SimDisk::new().process(), SimDisk::new().process());
+    for process in [&idle, &busy] {
+        world.clone_to(process, Point::Newest).unwrap();
+    }
+    let busy = reopen(&busy, &world.fickle, "/b.db").unwrap();
+    commit(&busy, &mut Rng(99)).unwrap();
+    let own = read(&busy).unwrap();
+    world.days(9);
+    let before = world.names();
+    let there = read(&world.store).unwrap();
+
+    let idle = reopen(&idle, &world.fickle, "/b.db").unwrap();
+    let back = remotes(&idle, &world.fickle);
+    back.add("origin", URL, Some(&with(&[("single_writer", true.into())]))).unwrap();
+    assert_eq!(back.push("origin").unwrap_err().code(), Code::Diverged);
+    assert_eq!(back.pull("origin").unwrap(), world.store.head());
+    assert_eq!(read(&idle).unwrap(), there);
+    // It goes on from there.
+    commit(&idle, &mut Rng(5)).unwrap();
+    assert_eq!(back.push("origin").unwrap(), idle.head());
+    assert_eq!(world.cloned(Point::Newest).unwrap(), read(&idle).unwrap());
+
+    let after = world.names();
+    for what in ["push", "pull", "sync"] {
+        let back = remotes(&busy, &world.fickle);
+        back.add("origin", URL, Some(&with(&[("single_writer", true.into())]))).unwrap();
+        let refused = match what {
+            "push" => back.push("origin"),
+            "pull" => back.pull("origin"),
+            _ => back.sync("origin"),
+        };
+        assert_eq!(refused.unwrap_err().code(), Code::Diverged, "{what}");
+        assert_eq!(read(&busy).unwrap(), own, "{what}");
+        assert_eq!(world.names(), after, "{what}");
+    }
+    // Nobody has begun anew where the beginning is gone.
+    assert!(before.iter().all(|name| !name.ends_with("manifest/00000000000000000001")));
+}
+
+#[test]
+fn what_a_lazy_clone_needs_stays_for_as_long_as_it_says_so() {
+    for (days, lapsed) in [(12, false), (45, true)] {
+        let mut world = World::new(&keeping("none"));
+        let process = SimDisk::new().process();
+        // Nothing but the whole database: what is pulled behind it is here.
+        world.clone_to(&process, Point::Newest).unwrap();
+        let expected = read(&world.store).unwrap();
+        world.days(days);
+        let store = reopen(&process, &world.fickle, "/b.db").unwrap();
+        match read(&store) {
+            Ok(found) => {
+                assert!(!lapsed, "the lease has no end");
+                assert_eq!(found, expected);
+                // Hydrated, it needs none.
+                store.hydrate(|_, _| true).unwrap();
+                world.days(3);
+                assert!(world.names().iter().all(|name| !name.starts_with("lease/")));
+                assert_eq!(world.segments_nobody_names(), Vec::<String>::new());
+            }
+            Err(e) => {
+                assert!(lapsed, "after {days} days: {e}");
+                assert_eq!(e.code(), Code::Missing, "{e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn removing_may_fail_at_any_request_and_goes_on() {
+    let kept = keeping("1 day");
+    let run = |fickle: Arc<Fickle>, from: u64, failing: Failing| -> (World, u64) {
+        let mut world = World::on(fickle, &kept);
+        world.days(4);
+        // From here on something is removed with each push.
+        let begun = world.fickle.requests();
+        let broken = match from {
+            0 => Arc::clone(&world.fickle),
+            n => Fickle::failing_at(world.fickle.memory.fork(), n, failing),
+        };
+        let sound = std::mem::replace(&mut world.fickle, broken);
+        for _ in 0..20 {
+            world.pass(DAY / 20);
+            world.commit();
+            drop(world.push());
+        }
+        let asked = sound.requests() - begun;
+        world.fickle = Fickle::over(world.fickle.memory.fork());
+        (world, asked)
+    };
+    let (_, count) = run(Fickle::new(), 0, Failing::Refused);
+    assert!(count > 40, "only {count} requests");
+    let mut tried = 0;
+    for failing in [Failing::Refused, Failing::Unanswered, Failing::Dead, Failing::DeadAfter] {
+        let step = if failing == Failing::Refused { 2 } else { 9 };
+        for n in (1..=count).step_by(step) {
+            let (mut world, _) = run(Fickle::new(), n, failing);
+            world.days(1);
+            // A few of those that should be there; all would take long.
+            let since = world.clock.now_ms() - DAY;
+            let mut checked = 0;
+            for (&lsn, (_, model)) in world.past.iter().filter(|(_, (time, _))| *time >= since).step_by(9) {
+                let found = world.cloned(Point::Lsn(Lsn::new(lsn)));
+                let found = found.unwrap_or_else(|e| panic!("request {n} {failing:?}, LSN {lsn}: {e}"));
+                assert_eq!(found, (Lsn::new(lsn), model.clone()), "request {n} {failing:?}");
+                checked += 1;
+            }
+            assert!(checked > 0);
+            world.days(3);
+            // What was put there for a push that failed may stay.
+            assert!(world.segments_nobody_names().len() <= 2, "request {n} {failing:?}");
+            tried += 1;
+        }
+    }
+    println!("tried: requests={tried}");
+}
+
+#[test]
+fn two_may_remove_at_once() {
+    let mut world = World::new(&keeping("none"));
+    world.days(3);
+    let process = SimDisk::new().process();
+    world.clone_to(&process, Point::Newest).unwrap();
+    let own = tideline_journal::Options { clock: Arc::clone(&world.clock) as _, ..options(&world.fickle) };
+    let other = Store::open(process as Arc<dyn Disk>, Path::new("/b.db"), own).unwrap();
+    remotes(&other, &world.fickle).add("origin", URL, Some(&keeping("none"))).unwrap();
+    for _ in 0..40 {
+        world.pass(DAY / 10);
+        std::thread::scope(|scope| {
+            for store in [&world.store, &other] {
+                let fickle = &world.fickle;
+                scope.spawn(move || {
+                    let there = remotes(store, fickle);
+                    let _ = there.pull("origin").and_then(|_| {
+                        commit(store, &mut Rng(store.head().get()))?;
+                        there.push("origin")
+                    });
+                });
+            }
+        });
+        // Of two who committed one was first; the other is made anew.
+        let heads: Vec<_> =
+            [&world.store, &other].map(|store| remotes(store, &world.fickle).pull("origin")).into();
+        if heads.iter().any(|head| head.as_ref().is_err_and(|e| e.code() == Code::Diverged)) {
+            break;
+        }
+    }
+    let (lsn, _) = world.cloned(Point::Newest).unwrap();
+    assert!(lsn >= Lsn::new(100));
+}
