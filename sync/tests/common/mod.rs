@@ -4,13 +4,15 @@
 #[path = "../../../journal/tests/common/mod.rs"]
 pub mod pages;
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
+use chrono::DateTime;
 use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
@@ -61,6 +63,12 @@ pub struct Fickle {
     requests: AtomicU64,
     /// Number of the request that fails, from 1 on, and how.
     failing: Option<(u64, Failing)>,
+    /// Of a thousand requests so many fail, as drawn from this seed.
+    some: AtomicU64,
+    drawn: AtomicU64,
+    /// Milliseconds since 1970, by its clock, if that isn't the machine's; and when objects were written, by that.
+    now: AtomicU64,
+    written: Mutex<HashMap<Path, u64>>,
     /// No request is answered.
     stall: AtomicBool,
     stalled: AtomicU64,
@@ -90,6 +98,17 @@ impl Fickle {
         self.requests.load(Ordering::SeqCst)
     }
 
+    /// Has so many of a thousand requests fail from now on, half of them after they had their effect.
+    pub fn fail_some(&self, of_a_thousand: u64, seed: u64) {
+        self.some.store(of_a_thousand, Ordering::SeqCst);
+        self.drawn.store(seed, Ordering::SeqCst);
+    }
+
+    /// Sets its clock.
+    pub fn set_clock(&self, now: u64) {
+        self.now.store(now, Ordering::SeqCst);
+    }
+
     /// Has every request wait from now on, or go on.
     pub fn stall(&self, yes: bool) {
         self.stall.store(yes, Ordering::SeqCst);
@@ -112,6 +131,13 @@ impl Fickle {
     /// Counts a request: whether it has an effect, and whether its answer arrives.
     fn ask(&self) -> (bool, bool) {
         let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
+        let some = self.some.load(Ordering::SeqCst);
+        if some > 0 {
+            let drawn = Rng(self.drawn.fetch_add(1, Ordering::SeqCst)).next();
+            if drawn % 1000 < some {
+                return (drawn >> 32 & 1 == 0, false);
+            }
+        }
         match self.failing {
             Some((at, failing)) if number == at => {
                 (matches!(failing, Failing::Unanswered | Failing::DeadAfter), false)
@@ -141,6 +167,10 @@ impl ObjectStore for Fickle {
             return Err(lost());
         }
         let creates = options.mode == PutMode::Create;
+        match self.now.load(Ordering::SeqCst) {
+            0 => {}
+            now => drop(self.written.lock().unwrap().insert(at.clone(), now)),
+        }
         let put = match self.honesty {
             Honesty::Overwrites if creates => self.memory.put_opts(at, payload, PutOptions::default()).await,
             Honesty::Races if creates => match self.memory.get_opts(at, GetOptions::default()).await {
@@ -179,7 +209,14 @@ impl ObjectStore for Fickle {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.memory.list(prefix)
+        let written = self.written.lock().unwrap().clone();
+        let by_its_clock = move |mut meta: ObjectMeta| {
+            if let Some(&at) = written.get(&meta.location) {
+                meta.last_modified = DateTime::from_timestamp_millis(at as i64).unwrap();
+            }
+            meta
+        };
+        self.memory.list(prefix).map_ok(by_its_clock).boxed()
     }
 
     async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {

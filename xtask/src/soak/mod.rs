@@ -36,6 +36,8 @@ pub enum Soak {
     Histories(Span),
     /// Orders of the steps of several processes, drawn by shuttle
     Schedules(Span),
+    /// Replicas of one database over a network that fails, and a remote that gives up history: all read the same
+    Replicas(Span),
     /// Random SQL on stock SQLite and on Tideline, side by side: both say the same
     Differential(Span),
     /// A large database: adopted, worked on, shipped, closed and opened again; stock SQLite says what is right
@@ -69,6 +71,12 @@ pub fn run(workspace: &Workspace, what: &Soak) -> Result<()> {
             black_box(workspace, span, "histories", "histories", &[("TIDELINE_SOAK_SECONDS", "60")])
         }
         Soak::Schedules(span) => schedules::run(workspace, span),
+        Soak::Replicas(span) => record::play(workspace, "replicas", span, |seed| {
+            let mut command = workspace.cargo();
+            command.args(["test", "--package", "tideline-sync", "--test", "replicas", "--"]);
+            command.args(["--ignored", "--exact", "soak", "--nocapture"]);
+            record::program(command.env("TIDELINE_SEED", seed.to_string()))
+        }),
         Soak::Differential(span) => {
             black_box(workspace, span, "differential", "differential", &[("TIDELINE_PLAYS", "40")])
         }
