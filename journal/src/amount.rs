@@ -9,6 +9,9 @@ use crate::format::Retention;
 /// What is in force until somebody says otherwise.
 const DEFAULT: &str = "64 MiB or 10000 lsns";
 
+/// Letters of what wasn't understood that are said again, at most.
+const SAID_AGAIN: usize = 64;
+
 /// Units of time in seconds, the largest first.
 const TIMES: [(&str, u64); 5] =
     [("week", 604_800), ("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)];
@@ -44,9 +47,10 @@ impl FromStr for Retention {
             return Ok(Retention::Default);
         }
         amount(text).ok_or_else(|| {
+            let said: String = text.chars().take(SAID_AGAIN).collect();
             Error::new(
                 Code::Argument,
-                format!("'{text}' says no amount of history; give something like '7 days', '1 GB', '10000 lsns' or 'none'"),
+                format!("{said:?} says no amount of history; give something like '7 days', '1 GB', '10000 lsns' or 'none'"),
             )
         })
     }
@@ -156,10 +160,13 @@ mod tests {
             "7 日",
             "日本",
             "none at all",
+            "\0none",
+            &"much ".repeat(1000),
         ] {
             let error = text.parse::<Retention>().unwrap_err();
             assert_eq!(error.code(), Code::Argument, "{text}");
-            assert!(error.text().contains("; "), "{error}");
+            assert!(error.text().contains("; ") && error.text().len() < 300, "{error}");
+            assert!(!error.text().contains('\0'), "{error}");
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::store::Store;
 
 /// Pages whose hashes are read from the sidecar at a time.
 const BULK: usize = 8192;
+/// Pages that are read before it is asked whether to go on.
+const ASK_EVERY: u32 = 64;
 
 impl Store {
     /// The sidecar of the base's hashes.
@@ -30,6 +32,16 @@ impl Store {
     /// Rolling checksum at a pinned snapshot. Where hashes of the base aren't known yet: reads the
     /// pages if `pay`, else answers `None`.
     pub(crate) fn checksum(&self, view: &Snapshot, pay: bool) -> Result<Option<u64>> {
+        self.checksum_while(view, pay, &|| Ok(()))
+    }
+
+    /// The same, as long as `go_on` says so, which is asked now and then where pages are read.
+    pub(crate) fn checksum_while(
+        &self,
+        view: &Snapshot,
+        pay: bool,
+        go_on: &dyn Fn() -> Result<()>,
+    ) -> Result<Option<u64>> {
         let state = view.state;
         if state.size == 0 {
             return Ok(Some(0));
@@ -59,6 +71,9 @@ impl Store {
                     None if base != 0 => base,
                     None if !pay => return Ok(None),
                     None => {
+                        if page.is_multiple_of(ASK_EVERY) {
+                            go_on()?;
+                        }
                         ahead.reach(self, view, page)?;
                         view.read(self, page, 0, &mut image)?;
                         let hash = page_hash(page, &image);

@@ -19,8 +19,8 @@ use crate::store::Store;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Store {
-    /// Merges the entries of `range`, or all of them, into one; returns by how many bytes the journal
-    /// is smaller. What is merged is folded first.
+    /// Merges the entries of `range`, or all of them that every remote has got, into one; returns by how
+    /// many bytes the journal is smaller. What is merged is folded first.
     ///
     /// # Errors
     /// `Argument` where the range's ends aren't those of entries, `Busy` while a reader holds the
@@ -35,7 +35,14 @@ impl Store {
     fn compact_locked(&self, range: Option<LsnRange>, base: Lsn) -> Result<u64> {
         let block = self.read_superblock()?;
         let oldest = block.history.max(block.horizon.lsn).next();
-        let range = range.unwrap_or(LsnRange { first: oldest, last: base });
+        let range = match range {
+            Some(range) => range,
+            None => {
+                // Merged, what a remote hasn't got can't be told from what it has.
+                let held = self.held_for_remotes(&*self.current()?, &block)?;
+                LsnRange { first: oldest, last: held.map_or(base, |held| held.min(base)) }
+            }
+        };
         if range.first > range.last {
             return Ok(0);
         }

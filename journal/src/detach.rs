@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::control::Lock;
 use crate::error::{At, Code, Error, Result};
-use crate::format::Name;
+use crate::format::{Name, Origin};
 use crate::store::Store;
 
 impl Store {
@@ -20,7 +20,7 @@ impl Store {
     /// Removes a lazy clone, with its side folder and its base.
     ///
     /// # Errors
-    /// `Busy`, as [`Store::detach`]; `Denied` if it is none.
+    /// `Busy`, as [`Store::detach`]; `Denied` if it is none, or somebody has committed to it.
     pub fn discard(self: &Arc<Self>) -> Result<()> {
         self.take_apart(true)
     }
@@ -59,7 +59,10 @@ impl Store {
         }
         self.side_in_place()?;
         match (discards, self.read_superblock()?.lazy) {
-            (true, true) => self.in_place()?,
+            (true, true) => {
+                self.in_place()?;
+                self.nobody_committed()?;
+            }
             (true, false) => {
                 let text = "the database is no lazy clone, but whole; detach it, and remove it";
                 return Err(Error::new(Code::Denied, text));
@@ -96,5 +99,22 @@ impl Store {
         // A stale write must find nothing to publish to.
         self.control.set_detached();
         Ok(())
+    }
+
+    /// Refuses where there is what nobody else has, or may have been.
+    fn nobody_committed(&self) -> Result<()> {
+        self.catch_up(self.control.appended())?;
+        let index = self.whole()?;
+        let received = |origin| origin == Origin::Received;
+        let all = received(index.origin_origin)
+            && (0..index.entry_count()).all(|ordinal| received(index.entry(ordinal).origin));
+        if all {
+            return Ok(());
+        }
+        let text = format!(
+            "somebody has committed to {} since it was cloned, so it isn't removed; go on with it, or remove it with its side folder",
+            self.path.display()
+        );
+        Err(Error::new(Code::Denied, text))
     }
 }

@@ -65,8 +65,7 @@ impl Store {
         }
         // What a reader needs stays; the next segment asks again.
         let limit = self.control.oldest_pin(head)?;
-        let now = self.options.clock.now_ms();
-        let Some(horizon) = retained_from(&index, &block, head, limit, now)? else {
+        let Some(horizon) = self.given_up(&index, &block, head, limit)? else {
             return Ok(None);
         };
         if horizon < block.base.lsn {
@@ -389,7 +388,9 @@ impl Store {
         let index = self.current()?;
         self.finish_begun(&index)?;
         let block = self.read_superblock()?;
-        let target = self.control.announce_fold(head)?;
+        // Each fold of a lazy clone gives up what is below it.
+        let held = if block.lazy { self.held_for_remotes(&index, &block)? } else { None };
+        let target = self.control.announce_fold(held.map_or(head, |held| held.min(head)))?;
         if target > block.base.lsn {
             if block.lazy {
                 // Images that it would keep for history may not be here.
@@ -410,10 +411,21 @@ impl Store {
         }
         let block = self.read_superblock()?;
         let head = index.applied();
-        let horizon = retained_from(&index, &block, head, head, self.options.clock.now_ms())?;
+        let horizon = self.given_up(&index, &block, head, head)?;
         match horizon.filter(|&horizon| horizon <= block.base.lsn) {
             Some(horizon) => self.trim_to(&block, &index, horizon),
             None => Ok(()),
+        }
+    }
+
+    /// The horizon that retention asks for, up to `limit`, and no further than remotes allow; `None` if it needn't move.
+    fn given_up(&self, index: &Index, block: &Superblock, head: Lsn, limit: Lsn) -> Result<Option<Lsn>> {
+        let now = self.options.clock.now_ms();
+        let Some(horizon) = retained_from(index, block, head, limit, now)? else { return Ok(None) };
+        // Only now: what is kept about remotes is in a file.
+        match self.held_for_remotes(index, block)? {
+            Some(held) if held < horizon => retained_from(index, block, head, limit.min(held), now),
+            _ => Ok(Some(horizon)),
         }
     }
 
@@ -439,7 +451,9 @@ impl Store {
             return self.leave_lazy(head);
         }
         // What has changed since the last rest is dropped then; of age alone, that can wait.
-        let forgets = block.retention == Retention::None && block.horizon.lsn < block.base.lsn;
+        let forgets = block.retention == Retention::None
+            && block.horizon.lsn < block.base.lsn
+            && !self.may_be_held(&block)?;
         let given_up = block.history > block.horizon.lsn;
         let folded = head == block.base.lsn && !self.control.marked();
         if folded && head == self.found && !forgets && !given_up {
@@ -468,14 +482,17 @@ impl Store {
         self.opening().clean(&self.read_superblock()?, &tail).map(drop)
     }
 
-    /// Begins the journal anew behind the base, where retention asks for no history at all and
-    /// nobody is left to read it.
+    /// Begins the journal anew behind the base, where retention asks for no history at all, nobody is
+    /// left to read it, and no remote is to get it.
     fn forget_history(&self) -> Result<()> {
         let mut block = self.read_superblock()?;
         if block.retention != Retention::None || block.horizon.lsn == block.base.lsn {
             return Ok(());
         }
         let index = self.current()?;
+        if self.held_for_remotes(&index, &block)?.is_some_and(|held| held < block.base.lsn) {
+            return Ok(());
+        }
         if let Some(entry) = index.entry_at(block.base.lsn) {
             block.horizon_origin = index.entry(entry).origin as u16;
         }

@@ -54,20 +54,20 @@ impl Image {
         self.session.store().make_durable(self.session.pinned()?.state.lsn)
     }
 
-    /// Its rolling checksum; a lazy clone may not know it.
+    /// Its rolling checksum; a lazy clone may not know it. Where pages must be read for it, `go_on` is asked now and then.
     ///
     /// # Errors
-    /// `Damaged`, `Io` while pages are read.
-    pub fn checksum(&self) -> Result<Option<u64>> {
-        self.session.store().checksum(self.session.pinned()?, !self.is_lazy()?)
+    /// `Damaged`, `Io` while pages are read; of `go_on`.
+    pub fn checksum(&self, go_on: &dyn Fn() -> Result<()>) -> Result<Option<u64>> {
+        self.session.store().checksum_while(self.session.pinned()?, !self.is_lazy()?, go_on)
     }
 
-    /// Fills `to` with the image of a page, which isn't above the size.
+    /// Fills `to` with the image of a page, which isn't above the size, and compares it with its hash each time.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn read(&self, page: u32, to: &mut [u8]) -> Result<()> {
-        self.session.pinned()?.read(self.session.store(), page, 0, to)
+        self.session.pinned()?.read_sound(self.session.store(), page, to).map(drop)
     }
 
     /// All of its pages, in order.
@@ -162,5 +162,57 @@ impl WholePiece {
     /// The piece, as [`Store::receive`] takes it.
     pub fn finish(self) -> Vec<u8> {
         self.packing.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::disk::{Disk, How, SimDisk};
+    use crate::error::{At, Code};
+    use crate::sample::{commit, write};
+    use crate::store::Options;
+
+    /// Changes a byte of the page that was filled with `fill`, in the file at `path`.
+    fn spoil(disk: &dyn Disk, path: &Path, fill: u8) -> Result<()> {
+        let file = disk.open(path, How::Write).at(|| "opening".into())?;
+        let mut bytes = vec![0; file.len().at(|| "measuring".into())? as usize];
+        file.read_at(&mut bytes, 0).at(|| "reading".into())?;
+        let at = bytes.windows(512).position(|window| window == [fill; 512]).expect("the page is there");
+        file.write_at(&[!fill], at as u64 + 77).at(|| "writing".into())
+    }
+
+    #[test]
+    fn what_rots_after_its_first_touch_is_not_copied() -> Result<()> {
+        for folded in [false, true] {
+            let disk: Arc<dyn Disk> = SimDisk::new().process();
+            let options = Options { background: false, ..Options::default() };
+            let store = Store::open(Arc::clone(&disk), Path::new("/app.db"), options)?;
+            let mut session = Session::new(Arc::clone(&store))?;
+            write(&mut session, 8)?;
+            commit(&mut session)?;
+            write(&mut session, 9)?;
+            commit(&mut session)?;
+            if folded {
+                store.fold()?;
+            }
+            let image = store.image()?;
+            let mut page = [0; 512];
+            for number in 1..=3 {
+                image.read(number, &mut page)?;
+            }
+            assert_eq!(page, [9; 512]);
+            let path = if folded { "/app.db" } else { "/app.db-tide/00000001.seg" };
+            spoil(&*disk, Path::new(path), 9)?;
+            assert_eq!(image.read(2, &mut page).map_err(|e| e.code()), Err(Code::Damaged), "{folded}");
+            image.read(3, &mut page)?;
+            if !folded {
+                let shipped: Result<Vec<_>> = store.batches(Lsn::new(1), None)?.collect();
+                assert_eq!(shipped.map_err(|e| e.code()), Err(Code::Damaged));
+            }
+        }
+        Ok(())
     }
 }

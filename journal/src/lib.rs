@@ -52,6 +52,7 @@ mod ship;
 mod snapshot;
 mod source;
 mod spare;
+mod spool;
 mod state;
 mod store;
 mod touched;
@@ -63,7 +64,7 @@ pub mod disk;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{Code, Error, Result};
-pub use format::{Origin, PackedRows, Retention, unpack_rows};
+pub use format::{Origin, PackedRows, Retention, Unsent, unpack_rows};
 pub use hash::{HEADER_LEN, page_hash};
 pub use image::{Image, WholePiece};
 pub use log::{LogRow, Status};

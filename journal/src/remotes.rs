@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::control::Lock;
 use crate::error::{Code, Error, Result};
-use crate::format::{Name, Origin, Whole};
+use crate::format::{Name, Origin, Unsent, Whole, join_unsent, split_unsent};
 use crate::index::Index;
 use crate::lsn::Lsn;
 use crate::store::Store;
@@ -68,20 +68,20 @@ impl Store {
         Ok(RemoteTurn { store: self, lane })
     }
 
-    /// Keeps what `change` makes of what was kept before, durably. After a crash it is one or the other. Of all processes,
-    /// one does so at a time.
+    /// Keeps what `change` makes of what was kept before, durably, with what remotes haven't got yet: retention leaves that
+    /// to them. After a crash it is one or the other. Of all processes, one does so at a time.
     ///
     /// # Errors
     /// Of `change`: nothing is kept then. `Io`, `Full`; as [`Store::remotes_kept`].
     pub fn change_remotes<T>(
         &self,
-        change: impl FnOnce(Option<Vec<u8>>) -> Result<(Vec<u8>, T)>,
+        change: impl FnOnce(Option<Vec<u8>>) -> Result<(Vec<u8>, Vec<Unsent>, T)>,
     ) -> Result<T> {
         let _guard = self.remotes.lock();
         self.control.file().lock(Lock::Remotes)?;
         let changed = (|| {
-            let (bytes, made) = change(self.remotes_kept()?)?;
-            self.keep_remotes(&bytes)?;
+            let (bytes, unsent, made) = change(self.remotes_kept()?)?;
+            self.keep_remotes(&join_unsent(&unsent, &bytes))?;
             Ok(made)
         })();
         self.control.file().unlock(Lock::Remotes);
@@ -104,8 +104,17 @@ impl Store {
     /// # Errors
     /// `Damaged`, `Format`, `Io`.
     pub fn remotes_kept(&self) -> Result<Option<Vec<u8>>> {
-        let remedy = "move it away, and add the remotes anew";
-        read_whole(&*self.disk, &self.file_path(Name::Remotes), Whole::REMOTES, remedy)
+        Ok(self.read_remotes()?.map(|(_, bytes)| bytes))
+    }
+
+    /// What was kept last, with what remotes haven't got yet.
+    pub(crate) fn read_remotes(&self) -> Result<Option<(Vec<Unsent>, Vec<u8>)>> {
+        let (path, remedy) = (self.file_path(Name::Remotes), "move it away, and add the remotes anew");
+        let Some(kept) = read_whole(&*self.disk, &path, Whole::REMOTES, remedy)? else { return Ok(None) };
+        let (unsent, bytes) = split_unsent(&kept).ok_or_else(|| {
+            Error::new(Code::Damaged, format!("{} contradicts itself; {remedy}", path.display()))
+        })?;
+        Ok(Some((unsent, bytes.to_vec())))
     }
 
     /// Adds to what this process has asked of the remote `name`.

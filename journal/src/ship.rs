@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::error::{Code, Error, Result};
 use crate::format::{Packing, ROW_LEN, ShippedHeader};
-use crate::hash::page_hash;
 use crate::image::Image;
 use crate::lsn::{Lsn, LsnRange};
 use crate::past::Past;
@@ -196,12 +195,12 @@ impl Store {
             if shipment.header.full {
                 shipment.ahead.reach(self, &shipment.view, page)?;
             }
-            shipment.view.read(self, page, 0, &mut image)?;
+            let hash = shipment.view.read_sound(self, page, &mut image)?;
             let known = match &shipment.past {
                 Some(past) => past.read(self, page, &mut before)?,
                 None => false,
             };
-            packing.push(page, &image, page_hash(page, &image), known.then_some(&before));
+            packing.push(page, &image, hash, known.then_some(&before));
             shipment.next += 1;
         }
         Ok(packing.finish())

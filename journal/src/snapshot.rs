@@ -80,6 +80,24 @@ impl Snapshot {
         Ok(())
     }
 
+    /// Fills `to` with the image of `page`, and compares it with its hash, where that is known, however often that was done:
+    /// what leaves the machine must be what was committed. Returns the hash.
+    pub fn read_sound(&self, store: &Store, page: u32, to: &mut [u8]) -> Result<u64> {
+        self.read(store, page, 0, to)?;
+        let hash = page_hash(page, to);
+        let (known, path) = match self.source(page) {
+            Source::Zeros => (None, &store.path),
+            Source::Journal(found) => {
+                (Some(self.hash_of(page, &found)?), &self.index.segment(found.place.segment).path)
+            }
+            Source::Base => (store.known_hash(page, to.len())?, &store.path),
+        };
+        if known.is_some_and(|known| known != hash) {
+            return Err(not_sound(page, &format!("of {}", path.display())));
+        }
+        Ok(hash)
+    }
+
     /// Puts served bytes where they belong in those of `page` from byte `at` on.
     fn serve(&self, page: u32, at: usize, to: &mut [u8]) {
         if page == 1 {
@@ -152,14 +170,8 @@ impl Snapshot {
         };
         let expected = self.hash_of(page, found)?;
         if page_hash(page, &image) != expected {
-            return Err(Error::new(
-                Code::Damaged,
-                format!(
-                    "page {page} at byte {} of {} fails its checksum; run tide_verify, and restore from a backup",
-                    found.place.offset,
-                    segment.path.display()
-                ),
-            ));
+            let place = format!("at byte {} of {}", found.place.offset, segment.path.display());
+            return Err(not_sound(page, &place));
         }
         self.index.set_verified(found);
         Ok(())
@@ -169,6 +181,12 @@ impl Snapshot {
     pub fn hash_of(&self, page: u32, found: &Found) -> Result<u64> {
         hash_in_table(&self.index, page, found)
     }
+}
+
+/// What is said of an image that isn't what its hash says.
+fn not_sound(page: u32, place: &str) -> Error {
+    let text = format!("page {page} {place} fails its checksum; run tide_verify, and restore from a backup");
+    Error::new(Code::Damaged, text)
 }
 
 /// Hash of a version, from its entry's page table, whose rows are in order of their pages.

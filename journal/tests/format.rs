@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::{Change, Model, PAGE, PATH, Rng, commit, open};
 use tideline_journal::disk::{Disk, How, SimDisk, SimProcess};
 use tideline_journal::{
-    Durability, Lsn, LsnRange, Options, PageSource, Result, Session, Sources, State, Store, page_hash,
+    Durability, Lsn, LsnRange, Options, PageSource, Result, Session, Sources, State, Store, Unsent, page_hash,
 };
 
 const TEXT: &str = include_str!("../../FORMAT.md");
@@ -756,14 +756,23 @@ fn what_is_kept_about_remotes_is_as_specified() {
     let disk = SimDisk::new();
     let (process, store, _session, _) = scripted(&disk);
     assert_eq!(store.remotes_kept().unwrap(), None);
-    for body in [&b""[..], b"{}", &[7; 5000]] {
-        store.change_remotes(|_| Ok((body.to_vec(), ()))).unwrap();
+    let unsent = [3, 5].map(|lsn| Unsent { behind: Lsn::new(lsn), most: lsn << 20 });
+    for (body, count) in [(&b""[..], 0), (b"{}", 1), (&[7; 5000], 2)] {
+        store.change_remotes(|_| Ok((body.to_vec(), unsent[..count].to_vec(), ()))).unwrap();
         assert_eq!(store.remotes_kept().unwrap().as_deref(), Some(body));
         let bytes = side(&process, "remotes");
         let header = View::new("Remotes header", &bytes).sealed();
-        assert_eq!(header.get("length"), body.len() as u64);
-        assert_eq!(header.get("body"), u64::from(crc32(body)));
-        assert_eq!(&bytes[header.layout.len..], body);
+        let behind = &bytes[header.layout.len..];
+        assert_eq!(header.get("length"), behind.len() as u64);
+        assert_eq!(header.get("body"), u64::from(crc32(behind)));
+        assert_eq!(unsigned(&behind[..8]), count as u64);
+        let mut rest = &behind[8..];
+        for one in &unsent[..count] {
+            let view = View::new("Unsent history", rest);
+            assert_eq!((view.get("behind"), view.get("most")), (one.behind.get(), one.most));
+            rest = &rest[view.layout.len..];
+        }
+        assert_eq!(rest, body);
     }
 }
 
@@ -855,7 +864,7 @@ fn files_have_the_names_that_are_listed() {
     script(&mut session, &mut model);
     store.learn_checksum().unwrap();
     store.fold().unwrap();
-    store.change_remotes(|_| Ok((b"{}".to_vec(), ()))).unwrap();
+    store.change_remotes(|_| Ok((b"{}".to_vec(), Vec::new(), ()))).unwrap();
     let kept = process.list(Path::new(SIDE)).unwrap();
     store.set_retention(tideline_journal::Retention::None).unwrap();
     let mut rng = Rng(5);

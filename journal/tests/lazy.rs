@@ -10,7 +10,7 @@ use common::elsewhere::{DESCRIPTION, Origin, assert_marked, assert_plain, disk, 
 use common::files::{SIDE, load};
 use common::{Change, Model, PAGE, PATH, Rng, commit, image, open, read, setting};
 use tideline_journal::disk::{Disk, SimDisk};
-use tideline_journal::{Code, Durability, Lsn, Options, PageSource, Retention, Session, Store};
+use tideline_journal::{Code, Durability, Lsn, Options, PageSource, Retention, Session, Store, Unsent};
 
 #[test]
 fn a_clone_reads_as_what_it_was_cloned_from() {
@@ -331,6 +331,78 @@ fn once_nothing_is_lacking_it_is_a_database_like_any_other() {
     sound(&store, "opened by who knows of no source");
     store.detach().unwrap();
     assert!(!process.exists(Path::new(SIDE)).unwrap());
+}
+
+#[test]
+fn a_fold_stops_where_a_remote_is() {
+    let origin = Origin::new(12);
+    let machine = SimDisk::new();
+    let process = machine.process();
+    let mut store = origin.clone_at(&process).unwrap();
+    read(&store).unwrap();
+    let begun = origin.state.lsn;
+    let say = |store: &Store, behind, most| {
+        store.change_remotes(|_| Ok((Vec::new(), vec![Unsent { behind, most }], ()))).unwrap();
+    };
+    let (mut model, mut rng) = (origin.model.clone(), Rng(5));
+    let mut commits = |store: &Arc<Store>, count: u64| {
+        let mut session = Session::new(Arc::clone(store)).unwrap();
+        for _ in 0..count {
+            let change = model.change(&mut rng);
+            commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+        }
+        model.clone()
+    };
+    let can_send = |store: &Arc<Store>, lsn| {
+        store.batches(lsn, None).is_ok_and(|mut batches| batches.all(|piece| piece.is_ok()))
+    };
+    store.set_retention(Retention::None).unwrap();
+    say(&store, begun, u64::MAX);
+    commits(&store, 30);
+    assert_eq!(store.fold().unwrap(), begun, "nothing was sent yet");
+    assert!(can_send(&store, begun));
+    store.close().unwrap();
+    store = origin.open(&process).unwrap();
+    assert_eq!(store.fold().unwrap(), begun);
+    let sent = Lsn::new(begun.get() + 10);
+    say(&store, sent, u64::MAX);
+    assert_eq!(store.fold().unwrap(), sent, "what was sent is folded");
+    assert!(can_send(&store, sent) && !can_send(&store, begun));
+    sound(&store, "folded up to there");
+    say(&store, sent, 1 << 10);
+    let model = commits(&store, 30);
+    assert_eq!(store.fold().unwrap(), store.head(), "it may hold no more");
+    assert!(!can_send(&store, sent));
+    assert_eq!(read(&store).unwrap().1, model);
+    // Once it lacks nothing, folds give nothing up.
+    let sent = store.head();
+    say(&store, sent, u64::MAX);
+    store.hydrate(|_, _| true).unwrap();
+    commits(&store, 5);
+    assert_eq!(store.fold().unwrap(), store.head());
+    assert!(can_send(&store, sent));
+    sound(&store, "hydrated");
+}
+
+#[test]
+fn what_somebody_has_committed_to_is_not_removed() {
+    let origin = Origin::new(9);
+    for folded in [false, true] {
+        let process = SimDisk::new().process();
+        let store = origin.clone_at(&process).unwrap();
+        let mut model = read(&store).unwrap().1;
+        let mut session = Session::new(Arc::clone(&store)).unwrap();
+        let change = Change { fills: vec![(2, 5)], size: 9 };
+        commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+        drop(session);
+        if folded {
+            store.set_retention(Retention::None).unwrap();
+            store.fold().unwrap();
+        }
+        assert_eq!(store.discard().unwrap_err().code(), Code::Denied, "{folded}");
+        store.close().unwrap();
+        assert_eq!(read(&origin.open(&process).unwrap()).unwrap().1, model, "{folded}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use common::elsewhere::{Origin, assert_plain, sound};
 use common::files::{Files, SIDE, disk_with, save};
 use common::{Change, Model, Rng, commit, open, read, setting};
 use tideline_journal::disk::{FaultKind, SimDisk, SimProcess};
-use tideline_journal::{Code, Durability, Lsn, Result, Retention, Session};
+use tideline_journal::{Code, Durability, Lsn, Result, Retention, Session, Unsent};
 
 /// What happened before the power went.
 #[derive(Default)]
@@ -25,6 +25,8 @@ struct History {
     /// How many of them a power cut, or the death of the process, can't take.
     durable: usize,
     committed: usize,
+    /// A remote is to get everything behind the clone's beginning.
+    unsent: bool,
 }
 
 /// A life of a clone: from its making until it is hydrated and closed.
@@ -34,6 +36,11 @@ fn life(process: &Arc<SimProcess>, origin: &Origin, seed: u64, history: &mut His
     (history.durable, history.committed) = (1, 1);
     let mut store = Some(origin.clone_at(process)?);
     history.begun = true;
+    if seed % 4 == 1 {
+        let unsent = Unsent { behind: origin.state.lsn, most: u64::MAX };
+        store.iter().try_for_each(|store| store.change_remotes(|_| Ok((Vec::new(), vec![unsent], ()))))?;
+        history.unsent = true;
+    }
     for round in 0..4 {
         let open = match store.take() {
             Some(store) => store,
@@ -99,6 +106,10 @@ fn check(machine: &Arc<SimDisk>, origin: &Origin, history: &History, durable: us
     );
     assert_eq!(model, history.models[found], "{what}");
     sound(&store, what);
+    if history.unsent {
+        let shipped = store.batches(origin.state.lsn, None).map(|mut all| all.all(|piece| piece.is_ok()));
+        assert!(shipped.unwrap_or_else(|e| panic!("{what}: {e}")), "{what}");
+    }
     let mut session = Session::new(Arc::clone(&store)).unwrap();
     let change = model.change(&mut Rng(lsn.get()));
     let next = commit(&mut session, &mut model, &change, Durability::Process);

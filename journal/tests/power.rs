@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use common::{Change, Model, Rng, commit, go_on_with, open, read, setting};
 use tideline_journal::disk::{SimDisk, SimProcess};
-use tideline_journal::{Durability, Lsn, Result, Retention, Session};
+use tideline_journal::{Durability, Lsn, Result, Retention, Session, Unsent};
 
 /// What happened before the power went.
 #[derive(Default)]
@@ -21,11 +21,14 @@ struct History {
     durable: usize,
     /// Newest LSN for which horizon and base may have moved.
     done: bool,
+    /// A remote has got no more than this, and is to get the rest.
+    sent: Option<Lsn>,
 }
 
 /// Runs a workload until it ends or the power goes. Every other one changes the same two pages again and again, and
 /// keeps little of it: what a fold then needs on the disk is merged before. Of the others half add pages and wait for
 /// nothing: a fold finds more segments that aren't on the disk than are synced for another reason, and nothing to merge.
+/// Every fourth keeps what a remote hasn't got.
 fn run(process: &Arc<SimProcess>, seed: u64, history: &mut History) -> Result<()> {
     let mut rng = Rng(seed);
     let hot = seed % 2 == 1;
@@ -44,6 +47,11 @@ fn run(process: &Arc<SimProcess>, seed: u64, history: &mut History) -> Result<()
         }
         if growing {
             store.set_retention(Retention::Lsns(6))?;
+        }
+        if seed % 4 == 3 && round > 0 {
+            let unsent = Unsent { behind: store.head(), most: u64::MAX };
+            history.sent = Some(unsent.behind);
+            store.change_remotes(|_| Ok((Vec::new(), vec![unsent], ())))?;
         }
         let mut session = Session::new(Arc::clone(&store))?;
         let mut model = read(&store)?.1;
@@ -111,6 +119,10 @@ fn check(disk: &Arc<SimDisk>, history: &History, what: &str) {
         history.models.len() - 1
     );
     assert_eq!(model, history.models[found], "{what}: LSN {found}");
+    if let Some(sent) = history.sent {
+        let horizon = store.status().unwrap_or_else(|e| panic!("{what}: {e}")).horizon;
+        assert!(horizon <= sent, "{what}: the horizon is {horizon}, and a remote has got LSN {sent}");
+    }
     go_on_with(&process, store, lsn, model, what);
 }
 

@@ -132,7 +132,7 @@ fn life(seed: u64) -> Life {
     let mut life = Life::begin(seed);
     life.moment("adopted", true);
     life.commits(6);
-    life.store.change_remotes(|_| Ok((vec![7; 300], ()))).unwrap();
+    life.store.change_remotes(|_| Ok((vec![7; 300], Vec::new(), ()))).unwrap();
     life.moment("left behind", false);
     life.commits(5);
     life.store.fold().unwrap();

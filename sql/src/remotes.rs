@@ -145,7 +145,14 @@ fn row(remote: Listed) -> Vec<Value> {
 /// What `tide_status` says of them.
 pub(crate) fn status(store: &Arc<Store>) -> Result<serde_json::Value> {
     let listed = Remotes::of(store).list()?;
-    let object = |remote: Listed| json!({ "name": remote.name, "lsn": remote.head.map(|lsn| lsn.get()), "behind": remote.ahead });
+    let object = |remote: Listed| {
+        json!({
+            "name": remote.name,
+            "lsn": remote.head.map(|lsn| lsn.get()),
+            "behind": remote.ahead,
+            "needs_full": remote.needs_full,
+        })
+    };
     Ok(listed.into_iter().map(object).collect())
 }
 

@@ -322,6 +322,26 @@ pub(crate) fn lacks_bucket(text: &str) -> bool {
     ["NoSuchBucket", "ContainerNotFound"].iter().any(|code| text.contains(code))
 }
 
+/// Whether it says that the credentials are none, or none any more. Some stores answer so with what stands for a request
+/// that was wrong (400), and not for one that isn't allowed.
+pub(crate) fn refuses_credentials(text: &str) -> bool {
+    let codes = [
+        // S3's, and those of the services that S3's credentials are from.
+        "ExpiredToken",
+        "InvalidToken",
+        "TokenRefreshRequired",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "UnrecognizedClient",
+        "RequestExpired",
+        // Of those who ask for a token with what they were given once: Google's, Azure's.
+        "invalid_grant",
+        "invalid_client",
+        "AuthenticationFailed",
+    ];
+    codes.iter().any(|code| text.contains(code))
+}
+
 /// Whether it tells of a request for the credentials that a cloud gives its machines.
 pub(crate) fn asks_the_machine(text: &str) -> bool {
     ["/latest/api/token", "/latest/meta-data/", "/computeMetadata/", "/metadata/identity/"]
@@ -383,6 +403,22 @@ mod tests {
         for text in wrong {
             let refused = Address::parse(text).unwrap_err();
             assert_eq!(refused.code(), Code::Argument, "{text}");
+        }
+    }
+
+    #[test]
+    fn credentials_that_are_refused_are_told_from_a_remote_that_is_away() {
+        let answers = [
+            "Generic S3 error: Server returned non-2xx status code: 400 Bad Request: ExpiredToken: The provided token has expired.",
+            "Client error with status 400 Bad Request: ExpiredTokenException: it has expired",
+            "status 400: InvalidToken: The provided token is malformed or otherwise invalid.",
+            "error performing token request: 400 Bad Request: {\"error\": \"invalid_grant\"}",
+        ];
+        for text in answers {
+            assert!(refuses_credentials(text), "{text}");
+        }
+        for text in ["status 400: EntityTooLarge", "error sending request: operation timed out", ""] {
+            assert!(!refuses_credentials(text), "{text}");
         }
     }
 

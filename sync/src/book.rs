@@ -1,7 +1,7 @@
 //! What a store keeps about its remotes.
 
 use serde::{Deserialize, Serialize};
-use tideline_journal::{Code, Error, Lsn, Result, Store};
+use tideline_journal::{Code, Error, Lsn, Result, Store, Unsent};
 
 use crate::chain::Link;
 use crate::hex;
@@ -69,6 +69,9 @@ pub(crate) struct Remote {
     /// It was tried whether the object store tells writers apart.
     #[serde(default)]
     pub probed: bool,
+    /// It is pushed to, or was to be: what it hasn't got stays in the journal.
+    #[serde(default)]
+    pub pushes: bool,
     #[serde(default)]
     pub position: Option<Position>,
     /// Writer in the manifest that was to be created last. Its number is the position's and 1.
@@ -109,6 +112,7 @@ impl Remote {
             settings: Settings::default(),
             single_writer: false,
             probed: false,
+            pushes: false,
             position: None,
             attempt: None,
             uploading: None,
@@ -142,7 +146,7 @@ impl Book {
                 let text = format!("the list of remotes can't be written: {e}; report this as a bug");
                 Error::new(Code::Io, text)
             })?;
-            Ok((bytes, made))
+            Ok((bytes, book.unsent(store.lineage()), made))
         })
     }
 
@@ -153,6 +157,15 @@ impl Book {
                 format!("the list of remotes can't be read ({e}); use a newer version, or add them anew");
             Error::new(Code::Format, text)
         })
+    }
+
+    /// What is kept in the journal of a lineage for those that are pushed to.
+    fn unsent(&self, lineage: [u8; 16]) -> Vec<Unsent> {
+        let one = |remote: &Remote| {
+            let position = remote.position.as_ref().filter(|p| p.lineage == lineage && p.number > 0)?;
+            Some(Unsent { behind: position.lsn(), most: remote.settings.spool_limit() })
+        };
+        self.remotes.iter().filter(|remote| remote.pushes).filter_map(one).collect()
     }
 
     /// The remote `name`.
@@ -168,5 +181,30 @@ impl Book {
             };
             Error::new(Code::Argument, text)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_is_kept_for_those_that_are_pushed_to_from_where_they_are() {
+        let at = |lsn| Some(Position { number: 3, lsn, ..Position::start([1; 16]) });
+        let remote =
+            |name: &str, pushes, position| Remote { pushes, position, ..Remote::new(name, "file:///r") };
+        let book = Book {
+            remotes: vec![
+                remote("near", true, at(9)),
+                remote("far", true, at(4)),
+                remote("followed", false, at(2)),
+                remote("never reached", true, None),
+                remote("empty", true, Some(Position::start([1; 16]))),
+            ],
+        };
+        let behind: Vec<u64> = book.unsent([1; 16]).iter().map(|one| one.behind.get()).collect();
+        assert_eq!(behind, [9, 4]);
+        assert!(book.unsent([1; 16]).iter().all(|one| one.most == 256 << 20));
+        assert!(book.unsent([2; 16]).is_empty(), "of another lineage");
     }
 }

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use tideline_journal::{Clock, Code, Error, Result, SystemClock};
 
 use crate::book::Position;
+use crate::key;
 use crate::manifest::{Hash, LAST, Manifest, Part, hash, name};
 use crate::objects::{Created, Objects};
 use crate::trim::GRACE;
 
 /// Where the number of a late manifest is. It may be behind, or gone: only a hint.
-const HINT: &str = "hint";
+pub(crate) const HINT: &str = "hint";
 /// Every so manieth push moves the hint; a newcomer looks for what is behind it.
 const HINT_EVERY: u64 = 16;
 /// No manifest is longer, in bytes.
@@ -47,8 +48,15 @@ pub(crate) fn read(objects: &Objects<'_>, number: u64) -> Result<Option<Link>> {
 
 /// The newest manifest; `None` where nothing was pushed. Numbers have no gaps but at their beginning, where what was
 /// given up has left some waymarks, so that few requests find it.
+///
+/// # Errors
+/// `Denied` where something was, with a key that isn't known here.
 pub(crate) fn head(objects: &Objects<'_>) -> Result<Option<Link>> {
-    let hint = objects.get(HINT, 64)?;
+    let hint = match objects.get(HINT, 64) {
+        // It was tampered with. Nobody needs it.
+        Err(e) if e.code() == Code::Damaged => None,
+        got => got?,
+    };
     let hint = hint.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.trim().parse().ok());
     let hint: Option<u64> = hint.filter(|number| (1..=LAST).contains(number));
     // Where one is, all later ones are.
@@ -57,7 +65,7 @@ pub(crate) fn head(objects: &Objects<'_>) -> Result<Option<Link>> {
         _ => search(objects)?,
     };
     if newest == 0 {
-        return Ok(None);
+        return key::nothing_hidden(objects).map(|()| None);
     }
     read(objects, newest)?.ok_or_else(|| gone(objects, newest)).map(Some)
 }
@@ -107,7 +115,7 @@ fn search(objects: &Objects<'_>) -> Result<u64> {
 }
 
 /// Where it says that there was a manifest of that number.
-fn waymark(number: u64) -> String {
+pub(crate) fn waymark(number: u64) -> String {
     format!("seen/{number:020}")
 }
 

@@ -11,15 +11,17 @@ use tideline_journal::{Result, Traffic};
 use crate::address::{Address, Kind};
 use crate::chain::Sure;
 use crate::keeper::Keeper;
-use crate::objects::Reach;
+use crate::key;
+use crate::objects::{Objects, Reach};
 use crate::settings::{Given, Secrets, Settings};
 use crate::wire::Wire;
 
 /// How an object store is reached.
 pub(crate) type Open = dyn Fn(&Address, &Given) -> Result<Arc<dyn ObjectStore>> + Send + Sync;
 
-/// A way that was found, and with what.
+/// A way that was found, to which remote, and with what.
 struct Found {
+    name: String,
     url: String,
     given: Given,
     reach: Arc<Reach>,
@@ -29,7 +31,8 @@ struct Found {
 pub(crate) struct Desk {
     open: Box<Open>,
     wire: Mutex<Option<Arc<Wire>>>,
-    found: Mutex<HashMap<String, Found>>,
+    /// A lazy clone's origin may have two: where it is now, and where it was when it was cloned.
+    found: Mutex<Vec<Found>>,
     secrets: Mutex<HashMap<String, Secrets>>,
     keepers: Mutex<BTreeMap<String, Keeper>>,
     /// Of each remote, a manifest that was there, and when: see [`Sure`].
@@ -72,27 +75,47 @@ impl Desk {
         Ok(wire)
     }
 
-    /// The way to the remote `name`. Its connections stay open from one task to the next.
+    /// The objects of the remote `name`, until `stop` says so. With a key in its settings they are encrypted; where there
+    /// is nothing yet, they will be if `begin` says so. What is asked to find that out is counted here.
     ///
     /// # Errors
-    /// `Argument`, `Offline`, `Io`.
-    pub fn reach(&self, name: &str, address: &Address, settings: &Settings) -> Result<Arc<Reach>> {
-        let secrets = self.secrets.lock().get(name).cloned().unwrap_or_default();
-        let given = Given { settings: settings.clone(), secrets };
+    /// `Argument`, `Offline`, `Io`; those of [`key::master`] and [`key::unlock`].
+    pub fn objects<'s>(
+        &self,
+        name: &str,
+        address: &Address,
+        settings: &Settings,
+        begin: bool,
+        stop: &'s dyn Fn() -> bool,
+    ) -> Result<Objects<'s>> {
+        let given = Given { settings: settings.clone(), secrets: self.told(name) };
         let wire = self.wire()?;
-        let mut found = self.found.lock();
-        if let Some(known) = found.get(name) {
-            let same = known.url == address.url() && known.given == given;
-            // Whether a folder is there is looked at each time.
-            if same && Arc::ptr_eq(&known.reach.wire, &wire) && address.kind() != Kind::File {
-                return Ok(Arc::clone(&known.reach));
+        let same = |found: &Found| found.name == name && found.url == address.url() && found.given == given;
+        // Whether a folder is there is looked at each time.
+        if address.kind() != Kind::File {
+            let known = self.found.lock();
+            let alive = |found: &&Found| same(found) && Arc::ptr_eq(&found.reach.wire, &wire);
+            if let Some(known) = known.iter().find(alive) {
+                return Ok(Objects::new(Arc::clone(&known.reach), stop));
             }
         }
+        let master = key::master(settings)?;
         let store = (self.open)(address, &given)?;
-        let reach = Arc::new(Reach { store, url: address.url().to_owned(), wire });
-        let url = address.url().to_owned();
-        found.insert(name.to_owned(), Found { url, given, reach: Arc::clone(&reach) });
-        Ok(reach)
+        let mut reach = Reach { store, url: address.url().to_owned(), wire, seal: None };
+        if let Some(master) = master {
+            let bare = Objects::new(Arc::new(reach.clone()), stop);
+            let unlocked = key::unlock(&bare, &master, begin);
+            self.count(name, bare.take_traffic());
+            reach.seal = Some(Arc::new(unlocked?));
+        }
+        let reach = Arc::new(reach);
+        if address.kind() != Kind::File {
+            let mut found = self.found.lock();
+            found.retain(|found| !same(found));
+            let (name, url) = (name.to_owned(), address.url().to_owned());
+            found.push(Found { name, url, given: given.clone(), reach: Arc::clone(&reach) });
+        }
+        Ok(Objects::new(reach, stop))
     }
 
     /// Notes where a remote is.
@@ -107,7 +130,7 @@ impl Desk {
 
     /// Looks for the way to a remote anew, next time: credentials in files and in the environment may be others by now.
     pub fn lose(&self, name: &str) {
-        self.found.lock().remove(name);
+        self.found.lock().retain(|found| found.name != name);
     }
 
     /// Secrets of a remote from now on, in this process.
@@ -148,7 +171,7 @@ impl Desk {
     pub fn forget(&self, name: &str) {
         self.be_sure(name, None);
         self.secrets.lock().remove(name);
-        self.found.lock().remove(name);
+        self.found.lock().retain(|found| found.name != name);
         self.stop_keeping(name);
     }
 

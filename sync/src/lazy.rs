@@ -121,7 +121,7 @@ impl Source {
     /// Asks where `origin` is now, and where it was when it was cloned from, if only that has it.
     fn with(&self, mut work: impl FnMut(&Objects<'_>) -> Result<()>) -> Result<()> {
         let mut ask = |address: &Address, settings: &Settings| {
-            let objects = Objects::new(self.desk.reach(ORIGIN, address, settings)?, &|| false);
+            let objects = self.desk.objects(ORIGIN, address, settings, false, &|| false)?;
             let done = work(&objects);
             if done.is_ok() {
                 self.renew(&objects);
@@ -134,7 +134,11 @@ impl Source {
             done
         };
         let placed = self.desk.placed(ORIGIN);
-        let Some((address, settings)) = placed.filter(|(address, _)| *address != self.address) else {
+        // Its key may be in another file by now, though it is where it was.
+        let moved = |(address, settings): &(Address, Settings)| {
+            *address != self.address || settings.key_at() != self.settings.key_at()
+        };
+        let Some((address, settings)) = placed.filter(moved) else {
             return ask(&self.address, &self.settings);
         };
         match ask(&address, &settings) {

@@ -73,16 +73,16 @@ pub(crate) fn all(objects: &Objects<'_>, now: u64) -> Result<Leases> {
     let mut all = Leases::default();
     for listed in objects.list(FOLDER)? {
         // Another sweeper may have removed it meanwhile.
-        let Some(bytes) = objects.get_listed(&listed, LEASE_LIMIT)? else { continue };
+        let Some(bytes) = objects.get_listed(&listed.stored, LEASE_LIMIT)? else { continue };
         let lease: Lease = serde_json::from_slice(&bytes).map_err(|_| {
             let text = format!(
                 "the lease {} at {} can't be read, so nothing is removed there; use a newer version, or remove it",
-                listed.place,
+                listed.stored,
                 objects.url()
             );
             Error::new(Code::Damaged, text)
         })?;
-        if lease.ended || listed.written.saturating_add(COUNTS_FOR) < now {
+        if lease.ended || listed.last_modified.saturating_add(COUNTS_FOR) < now {
             all.over.push((listed, lease));
         } else {
             all.held.extend(lease.segments());

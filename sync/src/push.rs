@@ -340,4 +340,8 @@ impl Shelf for There<'_> {
         }
         self.objects.put(&segment.name(), Bytes::from(bytes))
     }
+
+    fn go_on(&self) -> Result<()> {
+        self.objects.go_on()
+    }
 }

@@ -16,6 +16,7 @@ use crate::book::{Book, Position, Remote};
 use crate::chain::{self, Link, Sure};
 use crate::desk::Desk;
 use crate::keeper::Keeper;
+use crate::key::nothing_hidden;
 use crate::lazy::Description;
 use crate::manifest::Part;
 use crate::objects::Objects;
@@ -42,6 +43,8 @@ pub struct Listed {
     pub behind: u64,
     /// How many LSNs this store has that it isn't known to have.
     pub ahead: u64,
+    /// What it hasn't isn't all in the journal any more: the next push compares the whole database with what is there.
+    pub needs_full: bool,
     /// When it last did what it was asked to, in milliseconds since 1970.
     pub last_success: Option<u64>,
     /// Why it didn't, since then.
@@ -122,6 +125,10 @@ impl<'a> Remotes<'a> {
         let mut remote = known.cloned().unwrap_or_else(|| Remote::new(name, url));
         let before = self.desk.told(name);
         if let Some(Given { settings, secrets }) = given {
+            // With another key, or without, other objects are there.
+            if settings.key_at() != remote.settings.key_at() {
+                remote = Remote::new(name, url);
+            }
             remote.single_writer = settings.flag("single_writer");
             remote.settings = settings;
             self.desk.tell(name, secrets);
@@ -129,9 +136,17 @@ impl<'a> Remotes<'a> {
             self.desk.tell(name, Secrets::default());
         }
         self.desk.lose(name);
+        self.desk.be_sure(name, None);
         let probed = address.prepare().and_then(|()| {
-            let objects = Objects::new(self.desk.reach(name, &address, &remote.settings)?, self.stop);
-            let probed = if remote.single_writer { Ok(()) } else { probe(&objects) };
+            let objects = self.desk.objects(name, &address, &remote.settings, true, self.stop)?;
+            let probed = if remote.single_writer {
+                Ok(())
+            } else if objects.seal().is_some() {
+                probe(&objects)
+            } else {
+                // It is told now, and not only by the first push.
+                nothing_hidden(&objects).and_then(|()| probe(&objects))
+            };
             self.store.count_traffic(name, objects.take_traffic());
             probed
         });
@@ -174,7 +189,12 @@ impl<'a> Remotes<'a> {
         let (head, lineage) = (self.store.head(), self.store.lineage());
         let listed = |remote: Remote| {
             let there = remote.position.filter(|p| p.lineage == lineage).map(|p| p.lsn());
-            Listed {
+            let needs_full = match there.filter(|&there| there > Lsn::ZERO && there < head) {
+                Some(there) => self.store.identity(there)?.is_none(),
+                None => false,
+            };
+            Ok(Listed {
+                needs_full,
                 kind: Address::parse(&remote.url).map_or("unknown", |address| address.kind().word()),
                 head: there,
                 behind: there.map_or(0, |there| there.get().saturating_sub(head.get())),
@@ -189,9 +209,9 @@ impl<'a> Remotes<'a> {
                 },
                 name: remote.name,
                 url: remote.url,
-            }
+            })
         };
-        Ok(Book::load(self.store)?.remotes.into_iter().map(listed).collect())
+        Book::load(self.store)?.remotes.into_iter().map(listed).collect()
     }
 
     /// Pushes what a remote doesn't have; returns the LSN that it has then.
@@ -259,6 +279,7 @@ impl<'a> Remotes<'a> {
     fn run(&self, name: &str, task: Task) -> Result<Lsn> {
         let _turn = self.store.remote_turn(name)?;
         let mut remote = Book::load(self.store)?.find(name)?.clone();
+        remote.pushes |= task != Task::Pull;
         let address = Address::parse(&remote.url)?;
         let keep = |remote: &Remote| {
             Book::change(self.store, |book| {
@@ -267,8 +288,8 @@ impl<'a> Remotes<'a> {
             })
         };
         let mut trouble = None;
-        let done = self.desk.reach(name, &address, &remote.settings).and_then(|reach| {
-            let objects = Objects::new(reach, self.stop);
+        let reached = self.desk.objects(name, &address, &remote.settings, false, self.stop);
+        let done = reached.and_then(|objects| {
             let mut keep = |remote: &Remote| {
                 self.store.count_traffic(name, objects.take_traffic());
                 keep(remote)
@@ -360,8 +381,7 @@ impl Cloning<'_> {
         let Given { settings, secrets } = Given::read(&self.remote, address.kind())?;
         desk.tell(ORIGIN, secrets);
         nothing_at(&*disk, path)?;
-        let reach = desk.reach(ORIGIN, &address, &settings)?;
-        let objects = Objects::new(reach, self.stop);
+        let objects = desk.objects(ORIGIN, &address, &settings, false, self.stop)?;
         let Some(head) = chain::head(&objects)? else {
             let text = format!("{} holds no database yet; push one there first", self.url);
             return Err(Error::new(Code::Missing, text));
@@ -384,6 +404,8 @@ impl Cloning<'_> {
             settings: settings.clone(),
             position: Some(Position::behind(&link)),
             leased: SystemClock.now_ms(),
+            // What is committed here goes back there; who only follows is never behind its position.
+            pushes: true,
             ..Remote::new(ORIGIN, self.url)
         };
         let source = Description { url: self.url.to_owned(), settings, runs, number, lease }.encode()?;
@@ -406,7 +428,7 @@ impl Cloning<'_> {
         match cloned {
             Ok(lsn) => store.close().map(|()| lsn),
             Err(e) => {
-                // What stays is refused next time, with its name.
+                // What stays is refused next time, with its name; so does what somebody has committed to by now.
                 drop(store.discard());
                 Err(e)
             }

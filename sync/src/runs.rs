@@ -16,6 +16,8 @@ use crate::segment::Salt;
 
 /// A run is taken in by a new one that has more than so manieth part of its pages.
 const LARGER: u64 = 4;
+/// Pages that are read before it is asked whether to go on.
+const ASK_EVERY: usize = 64;
 /// Most runs that a manifest may list.
 const MOST: usize = 64;
 
@@ -116,6 +118,8 @@ pub(crate) trait Shelf {
     fn pages(&self, segment: &ImageSegment) -> Result<Vec<u32>>;
     /// Puts a segment there.
     fn put(&self, segment: &ImageSegment, bytes: Vec<u8>) -> Result<()>;
+    /// An error if it is to be given up.
+    fn go_on(&self) -> Result<()>;
 }
 
 /// The runs for a database, from those that the remote has, if any. What is there already isn't put there again. `None` of
@@ -179,7 +183,7 @@ pub(crate) fn make(
         }
     };
     runs.push(Run { first, last: state.lsn.get(), segments });
-    Ok(Some(Runs { state: state.into(), checksum: image.checksum()?, runs }))
+    Ok(Some(Runs { state: state.into(), checksum: image.checksum(&|| shelf.go_on())?, runs }))
 }
 
 /// What segments are made from.
@@ -210,7 +214,10 @@ impl Making<'_> {
             }
             Ok(())
         };
-        for page in pages {
+        for (n, page) in pages.enumerate() {
+            if n.is_multiple_of(ASK_EVERY) {
+                self.shelf.go_on()?;
+            }
             self.image.read(page, &mut bytes)?;
             making.push(page, &bytes);
             if making.is_full() {

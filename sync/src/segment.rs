@@ -1,5 +1,7 @@
 //! A segment in an object store: shipped entries, whole or in pieces, under the hash of their bytes.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +14,16 @@ use crate::objects::Objects;
 const MAGIC: &[u8; 8] = b"TIDEPACK";
 pub(crate) const HEADER_LEN: usize = 24;
 const LENGTH_LEN: usize = 8;
+
+/// Where the header says how what is behind it is packed.
+const PACKING: Range<usize> = 12..16;
+/// As one frame of zstd.
+const ZSTD: u32 = 1;
+const LEVEL: i32 = 1;
+/// It is packed if that saves so manieth part.
+const WORTH: usize = 16;
+/// No pieces are longer together, in bytes.
+const PIECES_LIMIT: usize = 1 << 30;
 
 /// About the length of a piece where nobody says otherwise, in bytes.
 pub(crate) const PIECE_BYTES: u64 = 4 << 20;
@@ -61,10 +73,39 @@ impl Packing {
 
     /// Puts it into the store.
     fn send(self, objects: &Objects<'_>) -> Result<SegmentName> {
-        let segment = SegmentName { hash: hash(&self.bytes), bytes: self.bytes.len() as u64 };
-        objects.put(&name(&segment), Bytes::from(self.bytes))?;
+        let bytes = packed(self.bytes);
+        let segment = SegmentName { hash: hash(&bytes), bytes: bytes.len() as u64 };
+        objects.put(&name(&segment), Bytes::from(bytes))?;
         Ok(segment)
     }
+}
+
+/// A segment whose pieces are compressed together, if that makes it shorter. Images in them are compressed already, but
+/// where there are many small entries most of it is something else.
+fn packed(bytes: Vec<u8>) -> Vec<u8> {
+    let (header, pieces) = bytes.split_at(HEADER_LEN);
+    let mut shorter = vec![0; HEADER_LEN + pieces.len() - pieces.len() / WORTH];
+    match zstd_safe::compress(&mut shorter[HEADER_LEN..], pieces, LEVEL) {
+        Ok(length) => {
+            shorter.truncate(HEADER_LEN + length);
+            shorter[..HEADER_LEN].copy_from_slice(header);
+            shorter[PACKING].copy_from_slice(&ZSTD.to_le_bytes());
+            shorter
+        }
+        // There is no room: it isn't shorter.
+        Err(_) => bytes,
+    }
+}
+
+/// The pieces of a segment, of which `bytes` are what is behind its header; `None` if they can't be had.
+fn unpacked(packing: u32, bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if packing != ZSTD {
+        return (packing == 0).then_some(Cow::Borrowed(bytes));
+    }
+    let length = zstd_safe::get_frame_content_size(bytes).ok()??;
+    let mut pieces = vec![0; usize::try_from(length).ok().filter(|&length| length <= PIECES_LIMIT)?];
+    let unpacked = zstd_safe::decompress(&mut pieces[..], bytes).ok()?;
+    (unpacked == pieces.len()).then_some(Cow::Owned(pieces))
 }
 
 /// Puts everything between `after` and a snapshot into the store, in pieces of about `piece` bytes, and `each` LSN by
@@ -105,6 +146,7 @@ fn send_behind(
     let mut segments = Vec::new();
     let mut packing = Packing::new();
     for piece in &mut batches {
+        objects.go_on()?;
         packing.push(&piece?);
         if packing.bytes.len() >= SEGMENT_BYTES {
             let whole = std::mem::replace(&mut packing, Packing::new());
@@ -162,13 +204,16 @@ pub(crate) fn receive(
         return Err(wrong(Code::Damaged, "isn't what its name says"));
     }
     let damaged = || wrong(Code::Damaged, "is no segment");
-    let (header, mut rest) = bytes.split_at_checked(HEADER_LEN).ok_or_else(damaged)?;
+    let (header, rest) = bytes.split_at_checked(HEADER_LEN).ok_or_else(damaged)?;
     if &header[..8] != MAGIC {
         return Err(damaged());
     }
     if header[8..12] != VERSION.to_le_bytes() {
         return Err(Error::new(Code::Format, format!("{name} is of a newer format; use a newer version")));
     }
+    let packing = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
+    let pieces = unpacked(packing, rest).ok_or_else(damaged)?;
+    let mut rest = &*pieces;
     while !rest.is_empty() {
         let (length, behind) = rest.split_first_chunk::<LENGTH_LEN>().ok_or_else(damaged)?;
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| damaged())?;
@@ -183,4 +228,47 @@ pub(crate) fn receive(
         rest = behind;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(pieces: &[u8]) -> Vec<u8> {
+        [header(MAGIC, Salt::default()), pieces.to_vec()].concat()
+    }
+
+    fn opened(bytes: &[u8]) -> Option<Vec<u8>> {
+        let (header, rest) = bytes.split_at(HEADER_LEN);
+        unpacked(u32::from_le_bytes(header[PACKING].try_into().unwrap()), rest).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn what_is_packed_is_what_it_was_and_never_longer() {
+        let noise: Vec<u8> =
+            (0..10_000u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..8].to_vec()).collect();
+        let alike: Vec<u8> = (0..10_000u32).flat_map(|n| (n / 100).to_le_bytes()).collect();
+        for (pieces, shorter) in [(&noise[..], false), (&alike, true), (&noise[..3], false), (&[], false)] {
+            let packed = packed(segment(pieces));
+            assert_eq!(opened(&packed).as_deref(), Some(pieces));
+            assert!(packed.len() <= HEADER_LEN + pieces.len());
+            assert_eq!(packed.len() < HEADER_LEN + pieces.len() / 2, shorter);
+        }
+    }
+
+    #[test]
+    fn what_claims_to_be_long_takes_no_memory() {
+        let mut bytes = packed(segment(&[7; 100_000]));
+        for at in HEADER_LEN..bytes.len() {
+            for bit in 0..8 {
+                bytes[at] ^= 1 << bit;
+                // Whoever wrote it knows its hash; nothing panics.
+                drop(opened(&bytes));
+                bytes[at] ^= 1 << bit;
+            }
+            assert_eq!(opened(&bytes[..at]), None, "cut at {at}");
+        }
+        bytes[12] = 2;
+        assert_eq!(opened(&bytes), None);
+    }
 }

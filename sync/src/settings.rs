@@ -11,6 +11,8 @@ use crate::address::Kind;
 
 /// How long a request may take where nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// MiB of the journal that are kept for a remote that hasn't got them yet, where nobody says otherwise.
+const SPOOL_MIB: u64 = 256;
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// An option of a remote.
@@ -29,8 +31,12 @@ enum What {
     History,
     /// The path of a folder, from the root.
     Folder,
+    /// The path of a file, from the root.
+    File,
     /// From 1 on.
     Number,
+    /// From 0 on.
+    Amount,
     /// Text that is never kept, and never told.
     Secret,
 }
@@ -38,11 +44,14 @@ enum What {
 const ALL: &[Kind] = &[Kind::File, Kind::S3, Kind::Gcs, Kind::Azure];
 const NET: &[Kind] = &[Kind::S3, Kind::Gcs, Kind::Azure];
 
-const KNOWN: [Known; 20] = [
+const KNOWN: [Known; 23] = [
     Known { name: "single_writer", kinds: ALL, what: What::Flag },
     Known { name: "retain", kinds: ALL, what: What::History },
     Known { name: "cache", kinds: ALL, what: What::Folder },
     Known { name: "cache_mib", kinds: ALL, what: What::Number },
+    Known { name: "key_file", kinds: ALL, what: What::File },
+    Known { name: "key_env", kinds: ALL, what: What::Text },
+    Known { name: "spool_mib", kinds: ALL, what: What::Amount },
     Known { name: "timeout", kinds: NET, what: What::Time },
     Known { name: "endpoint", kinds: NET, what: What::Text },
     Known { name: "anonymous", kinds: NET, what: What::Flag },
@@ -141,10 +150,11 @@ impl Given {
                     Some(text) if !text.is_empty() && !text.contains(['\0', '\n', '\r']) => text.to_owned(),
                     _ => return Err(refuse("text")),
                 },
-                What::Folder => match value.as_str() {
+                What::Folder | What::File => match value.as_str() {
                     Some(text) if std::path::Path::new(text).is_absolute() && !text.contains('\0') => {
                         text.to_owned()
                     }
+                    _ if known.what == What::File => return Err(refuse("the path of a file, from the root")),
                     _ => return Err(refuse("the path of a folder, from the root")),
                 },
                 What::Number => match value.as_u64() {
@@ -157,6 +167,10 @@ impl Given {
                     }
                     _ => return Err(refuse("something like '7 days', '10000 lsns' or 'none'")),
                 },
+                What::Amount => match value.as_u64() {
+                    Some(number) if number < 1 << 32 => number.to_string(),
+                    _ => return Err(refuse("a number from 0 on")),
+                },
                 What::Time => match value.as_str().and_then(time) {
                     Some(_) => value.as_str().unwrap_or_default().to_owned(),
                     None => return Err(refuse("a time like '30s', of a day at most")),
@@ -164,6 +178,11 @@ impl Given {
             };
             let map = if known.what == What::Secret { &mut given.secrets.0 } else { &mut given.settings.0 };
             map.insert(name.clone(), text);
+        }
+        if given.settings.key_at().iter().flatten().count() > 1 {
+            return Err(wrong(
+                "a key is in one place; give 'key_file' or 'key_env', and not both".to_owned(),
+            ));
         }
         Ok(given)
     }
@@ -183,9 +202,19 @@ impl Settings {
         self.text("retain")?.parse().ok()
     }
 
+    /// Where the key is that encrypts the remote: in a file, or in a variable of the environment.
+    pub fn key_at(&self) -> [Option<&str>; 2] {
+        ["key_file", "key_env"].map(|name| self.text(name))
+    }
+
     /// Most bytes in the cache.
     pub fn cache_limit(&self) -> Option<u64> {
         Some(self.text("cache_mib")?.parse::<u64>().ok()? << 20)
+    }
+
+    /// Most bytes of the journal that are kept for the remote.
+    pub fn spool_limit(&self) -> u64 {
+        self.text("spool_mib").and_then(|text| text.parse().ok()).unwrap_or(SPOOL_MIB) << 20
     }
 
     /// How long a request may take.
@@ -246,6 +275,35 @@ mod tests {
         assert!(refused(json!({"anonymous": "yes"}), Kind::S3).contains("true or false"));
         assert!(refused(json!({"timeout": "soon"}), Kind::S3).contains("30s"));
         assert!(!refused(json!({"access_key_id": ["hidden"]}), Kind::S3).contains("hidden"));
+    }
+
+    #[test]
+    fn where_a_key_is_stays_known_and_is_one_place() {
+        for kind in [Kind::File, Kind::S3, Kind::Gcs, Kind::Azure] {
+            let given = read(json!({"key_file": "/etc/app.key"}), kind).unwrap();
+            assert_eq!(given.settings.key_at(), [Some("/etc/app.key"), None]);
+            let given = read(json!({"key_file": null, "key_env": "APP_KEY"}), kind).unwrap();
+            assert_eq!(given.settings.key_at(), [None, Some("APP_KEY")]);
+            for wrong in [
+                json!({"key_file": "app.key"}),
+                json!({"key_file": 7}),
+                json!({"key_env": ""}),
+                json!({"key_file": "/etc/app.key", "key_env": "APP_KEY"}),
+                json!({"key": "00"}),
+            ] {
+                assert_eq!(read(wrong, kind).unwrap_err().code(), Code::Argument);
+            }
+        }
+    }
+
+    #[test]
+    fn the_spool_has_a_bound_which_may_be_nothing() {
+        for (options, bound) in
+            [(json!({}), 256 << 20), (json!({"spool_mib": 0}), 0), (json!({"spool_mib": 7}), 7 << 20)]
+        {
+            assert_eq!(read(options, Kind::File).unwrap().settings.spool_limit(), bound);
+        }
+        assert!(read(json!({"spool_mib": -1}), Kind::File).unwrap_err().to_string().contains("from 0 on"));
     }
 
     #[test]

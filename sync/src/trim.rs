@@ -87,7 +87,7 @@ pub(crate) fn sweep(objects: &Objects<'_>, remote: &mut Remote, now: u64, keep: 
         if lease.number < end {
             objects.remove_all(&names(lease.segments(), &needed))?;
         }
-        objects.remove_listed(&listed)?;
+        objects.remove_listed(&listed.stored)?;
     }
     for number in begin..end.min(begin + AT_ONCE) {
         // The manifest goes last: it says what else is to go.

@@ -4,13 +4,13 @@ mod common;
 
 use std::sync::Arc;
 
-use common::pages::{self, Rng, open, read};
+use common::pages::{self, Change, Rng, open, read};
 use common::{Failing, Fickle, Honesty, URL, clone, cloned, commit, remotes, reopen};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tideline_journal::disk::{Disk, SimDisk, SimProcess};
-use tideline_journal::{Code, Lsn, Retention, Session, Store};
+use tideline_journal::{Code, Durability, Lsn, Retention, Session, Store};
 use tideline_sync::{Options, Task};
 
 /// A store with some commits.
@@ -34,6 +34,35 @@ fn pushed(disk: &Arc<SimDisk>, fickle: &Arc<Fickle>, commits: usize) -> Arc<Stor
 /// Options of a remote that nobody else pushes to.
 fn alone() -> Options {
     Options::from_iter([("single_writer".to_owned(), true.into())])
+}
+
+/// Options of a remote that the journal isn't kept for.
+fn unspooled() -> Options {
+    Options::from_iter([("spool_mib".to_owned(), 0.into())])
+}
+
+/// The newest manifest's part: its LSNs, whether it is full, and the bytes of its segments.
+fn newest_part(fickle: &Fickle) -> (u64, u64, bool, u64) {
+    let all = objects(fickle).into_iter().filter(|(at, _)| at.as_ref().starts_with("manifest/"));
+    let (_, bytes) = all.max_by_key(|(at, _)| at.to_string()).expect("a manifest");
+    let line = bytes.split(|&byte| byte == b'\n').next().unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(line).unwrap();
+    let part = &manifest["part"];
+    let sizes = part["segments"].as_array().unwrap().iter().map(|segment| segment["bytes"].as_u64().unwrap());
+    let number = |name: &str| part[name].as_u64().unwrap();
+    (number("first"), number("last"), part["full"].as_bool().unwrap(), sizes.sum())
+}
+
+/// Commits small changes; returns the head.
+fn commit_many(store: &Arc<Store>, count: u64) -> Lsn {
+    let mut model = read(store).unwrap().1;
+    let mut session = Session::new(Arc::clone(store)).unwrap();
+    for n in 1..=count {
+        let page = 2 + (n % u64::from(model.size - 1)) as u32;
+        let change = Change { fills: vec![(page, n | 1)], size: model.size };
+        pages::commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+    }
+    store.head()
 }
 
 /// A clone of what is there.
@@ -137,7 +166,7 @@ fn what_is_not_there_any_more_is_pushed_as_a_whole() {
     let store = filled(&disk, 3);
     store.set_retention(Retention::None).unwrap();
     let there = remotes(&store, &fickle);
-    there.add("origin", URL, None).unwrap();
+    there.add("origin", URL, Some(&unspooled())).unwrap();
     there.push("origin").unwrap();
     let process = disk.process();
     clone(&process, &fickle, "/b.db").unwrap();
@@ -146,13 +175,180 @@ fn what_is_not_there_any_more_is_pushed_as_a_whole() {
         commit(&store, &mut rng).unwrap();
     }
     assert!(store.status().unwrap().horizon > Lsn::new(3));
+    assert!(there.list().unwrap()[0].needs_full);
     there.push("origin").unwrap();
+    assert!(newest_part(&fickle).2);
+    assert!(!there.list().unwrap()[0].needs_full);
     let own = read(&store).unwrap();
     assert_eq!(cloned(&fickle), own);
     // Who only follows gets there as well.
     let second = reopen(&process, &fickle, "/b.db").unwrap();
     remotes(&second, &fickle).pull("origin").unwrap();
     assert_eq!(read(&second).unwrap(), own);
+}
+
+#[test]
+fn what_a_remote_that_is_away_has_not_got_stays_in_the_journal() {
+    for (retention, folded) in [(Retention::None, false), (Retention::Lsns(1), true)] {
+        let (disk, fickle) = (SimDisk::new(), Fickle::new());
+        let process = disk.process();
+        let mut store = open(&process).unwrap();
+        store.set_retention(retention).unwrap();
+        let mut rng = Rng(3);
+        for _ in 0..3 {
+            commit(&store, &mut rng).unwrap();
+        }
+        remotes(&store, &fickle).add("origin", URL, None).unwrap();
+        remotes(&store, &fickle).push("origin").unwrap();
+        let away = Fickle::failing_at(fickle.memory.fork(), 1, Failing::Dead);
+        for _ in 0..4 {
+            commit_many(&store, 750);
+            assert_eq!(remotes(&store, &away).push("origin").unwrap_err().code(), Code::Offline);
+            if folded {
+                store.fold().unwrap();
+            }
+            store.close().unwrap();
+            store = open(&process).unwrap();
+        }
+        assert!(!remotes(&store, &fickle).list().unwrap()[0].needs_full);
+        remotes(&store, &fickle).push("origin").unwrap();
+        let (first, last, full, bytes) = newest_part(&fickle);
+        assert_eq!((first, last, full), (4, 3003, false), "{retention:?}");
+        // Each commit has an entry, of some 250 bytes.
+        assert!(bytes < 800_000, "{bytes} bytes");
+        assert_eq!(cloned(&fickle), read(&store).unwrap());
+        // Nobody needs it any more.
+        commit_many(&store, 20);
+        assert!(store.status().unwrap().segments < 16, "{:?}", store.status().unwrap());
+    }
+}
+
+#[test]
+fn remotes_have_positions_of_their_own_and_one_that_is_away_holds_no_more_than_it_may() {
+    let (disk, near, far) = (SimDisk::new(), Fickle::new(), Fickle::new());
+    let store = filled(&disk, 3);
+    store.set_retention(Retention::None).unwrap();
+    let little = Options::from_iter([("spool_mib".to_owned(), 1.into())]);
+    remotes(&store, &near).add("near", URL, None).unwrap();
+    remotes(&store, &far).add("far", URL, Some(&little)).unwrap();
+    remotes(&store, &far).add("followed", URL, None).unwrap();
+    remotes(&store, &near).push("near").unwrap();
+    remotes(&store, &far).push("far").unwrap();
+    // What is only pulled from needs nothing.
+    remotes(&store, &far).pull("followed").unwrap();
+    let needs_full = || -> Vec<bool> {
+        remotes(&store, &near).list().unwrap().iter().map(|remote| remote.needs_full).collect()
+    };
+    let horizon = || store.status().unwrap().horizon;
+    for _ in 0..5 {
+        commit_many(&store, 10);
+        remotes(&store, &near).push("near").unwrap();
+        assert!(horizon() <= Lsn::new(3));
+    }
+    assert_eq!(needs_full(), [false; 3]);
+    remotes(&store, &far).push("far").unwrap();
+    assert_eq!(newest_part(&far), (4, 53, false, newest_part(&far).3));
+    commit_many(&store, 1);
+    assert!(horizon() <= Lsn::new(53));
+    for _ in 0..5 {
+        commit_many(&store, 400);
+        remotes(&store, &near).push("near").unwrap();
+        assert!(!newest_part(&near).2);
+    }
+    assert!(horizon() > Lsn::new(53), "more than a MiB");
+    assert_eq!(needs_full(), [false, true, true]);
+    remotes(&store, &far).push("far").unwrap();
+    assert!(newest_part(&far).2);
+    assert_eq!(cloned(&far), read(&store).unwrap());
+    assert_eq!(cloned(&near), cloned(&far));
+}
+
+#[test]
+fn a_lazy_clone_that_folds_pushes_what_it_has_committed_and_no_more() {
+    let (disk, fickle) = (SimDisk::new(), Fickle::new());
+    let first = pushed(&disk, &fickle, 30);
+    let second = second(&disk, &fickle);
+    second.set_retention(Retention::None).unwrap();
+    let back = remotes(&second, &fickle);
+    for pushes in 1..=3 {
+        let before = second.head();
+        commit(&second, &mut Rng(pushes)).unwrap();
+        commit(&second, &mut Rng(10 + pushes)).unwrap();
+        assert!(second.fold().unwrap() <= before);
+        back.push("origin").unwrap();
+        let head = second.head();
+        let (from, to, full, _) = newest_part(&fickle);
+        assert_eq!((from, to, full), (before.next().get(), head.get(), false));
+        assert_eq!(second.fold().unwrap(), head, "what is there is folded");
+    }
+    remotes(&first, &fickle).pull("origin").unwrap();
+    assert_eq!(read(&first).unwrap(), read(&second).unwrap());
+    // Who only follows holds nothing.
+    commit(&first, &mut Rng(9)).unwrap();
+    remotes(&first, &fickle).push("origin").unwrap();
+    back.pull("origin").unwrap();
+    assert_eq!(second.fold().unwrap(), second.head());
+}
+
+#[test]
+fn who_is_told_to_stop_stops_between_requests_as_well() {
+    use std::cell::Cell;
+    let (disk, fickle) = (SimDisk::new(), Fickle::new());
+    let store = filled(&disk, 1);
+    let change = |size: u32, fill: u64| Change { fills: (1..=size).map(|page| (page, fill)).collect(), size };
+    let commit_all = |fill| {
+        let mut model = read(&store).unwrap().1;
+        let mut session = Session::new(Arc::clone(&store)).unwrap();
+        pages::commit(&mut session, &mut model, &change(5000, fill), Durability::Process).unwrap();
+    };
+    commit_all(5);
+    remotes(&store, &fickle).add("origin", URL, None).unwrap();
+    for fill in [7, 9] {
+        // It is asked so often in no request: each takes a moment.
+        let (requests, looks) = (Cell::new(0), Cell::new(0));
+        let stop = || {
+            let same = requests.replace(fickle.requests()) == fickle.requests();
+            looks.set(if same { looks.get() + 1 } else { 0 });
+            looks.get() >= 30
+        };
+        let stopped = remotes(&store, &fickle).in_pieces(2000).until(&stop).push("origin").unwrap_err();
+        assert_eq!(stopped.code(), Code::Interrupted, "{stopped}");
+        remotes(&store, &fickle).push("origin").unwrap();
+        assert_eq!(cloned(&fickle), read(&store).unwrap());
+        commit_all(fill);
+    }
+}
+
+#[test]
+fn credentials_that_are_too_old_are_no_remote_that_is_away() {
+    let sound = Fickle::new();
+    let store = pushed(&SimDisk::new(), &sound, 2);
+    for request in 1..=3 {
+        commit(&store, &mut Rng(request)).unwrap();
+        let expired = Fickle::failing_at(sound.memory.fork(), request, Failing::Expired);
+        let refused = remotes(&store, &expired).push("origin").unwrap_err();
+        assert_eq!(refused.code(), Code::Denied, "{request}: {refused}");
+        remotes(&store, &sound).push("origin").unwrap();
+        assert_eq!(cloned(&sound), read(&store).unwrap());
+    }
+}
+
+#[test]
+fn a_clone_that_fails_leaves_what_somebody_has_committed_to() {
+    let fickle = Fickle::new();
+    pushed(&SimDisk::new(), &fickle, 3);
+    let disk = SimDisk::new();
+    let sound = Fickle::over(fickle.memory.fork());
+    let (other, theirs) = (disk.process(), Arc::clone(&sound));
+    fickle.meanwhile(move || {
+        let store = reopen(&other, &theirs, "/b.db").unwrap();
+        commit(&store, &mut Rng(6)).unwrap();
+        store.close().unwrap();
+    });
+    let process = disk.process();
+    assert_eq!(clone(&process, &fickle, "/b.db").unwrap_err().code(), Code::Offline);
+    let store = reopen(&disk.process(), &sound, "/b.db").unwrap();
+    assert_eq!(read(&store).unwrap().0, Lsn::new(4));
 }
 
 /// What somebody does with a remote; returns the newest LSN that was acknowledged as pushed.
@@ -497,6 +693,7 @@ fn a_full_image_goes_on_also_from_a_commit_that_was_made_here() {
     remotes(&first, &fickle).pull("origin").unwrap();
     // Its history goes, so the whole database is pushed; the newest common commit is the second's own.
     first.set_retention(Retention::None).unwrap();
+    remotes(&first, &fickle).add("origin", URL, Some(&unspooled())).unwrap();
     for _ in 0..40 {
         commit(&first, &mut rng).unwrap();
     }

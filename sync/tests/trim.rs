@@ -34,6 +34,8 @@ struct World {
     rng: Rng,
     /// By LSN: when it was committed, and what there was.
     past: BTreeMap<u64, (u64, Model)>,
+    /// Options of a clone.
+    key: Options,
 }
 
 fn with(pairs: &[(&str, serde_json::Value)]) -> Options {
@@ -54,9 +56,10 @@ impl World {
         let clock = Arc::new(Moved(AtomicU64::new(SystemClock.now_ms())));
         let process = SimDisk::new().process();
         let own = tideline_journal::Options { clock: Arc::clone(&clock) as _, ..pages::options() };
+        let key = options_of_remote.clone().into_iter().filter(|(name, _)| name == "key_file").collect();
         let disk = Arc::clone(&process) as Arc<dyn Disk>;
         let store = Store::open(disk, Path::new("/a.db"), own).unwrap();
-        let mut world = World { clock, fickle, store, rng: Rng(7), past: BTreeMap::new() };
+        let mut world = World { clock, fickle, store, rng: Rng(7), past: BTreeMap::new(), key };
         world.commit();
         world.commit();
         remotes(&world.store, &world.fickle).add("origin", URL, Some(options_of_remote)).unwrap();
@@ -101,7 +104,7 @@ impl World {
 
     fn clone_to(&self, process: &Arc<SimProcess>, until: Point) -> Result<Lsn> {
         let options = options(&self.fickle);
-        let cloning = Cloning { url: URL, remote: Options::new(), until, options, stop: &|| false };
+        let cloning = Cloning { url: URL, remote: self.key.clone(), until, options, stop: &|| false };
         cloning.through(way(&self.fickle), Arc::clone(process) as Arc<dyn Disk>, Path::new("/b.db"))
     }
 
@@ -206,6 +209,30 @@ fn what_is_not_retained_is_removed_and_the_rest_can_be_restored() {
         runtime.block_on(removed.for_each(|_| async {}));
         assert_eq!(world.cloned(Point::Newest).unwrap(), read(&world.store).unwrap());
     }
+}
+
+#[test]
+fn an_encrypted_remote_gives_up_history_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    std::fs::write(&file, "07".repeat(32)).unwrap();
+    let mut remote = keeping("2 days");
+    remote.insert("key_file".into(), file.to_str().unwrap().into());
+    let mut world = World::new(&remote);
+    world.days(2);
+    let process = SimDisk::new().process();
+    world.clone_to(&process, Point::Newest).unwrap();
+    let leased = reopen(&process, &world.fickle, "/b.db").unwrap();
+    let before = world.names().len();
+    world.days(9);
+    world.check_past(world.clock.now_ms() - 2 * DAY);
+    assert!(
+        world.names().len() < before * 5,
+        "{} objects, and {before} of the first two days",
+        world.names().len()
+    );
+    assert!(leased.verify().is_ok());
+    read(&leased).unwrap();
 }
 
 #[test]

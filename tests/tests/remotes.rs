@@ -90,7 +90,7 @@ copy.execute("INSERT INTO t VALUES (1000, 'from the copy')")
 assert one(copy, "SELECT tide_sync()") == 5
 assert one(source, "SELECT tide_sync('origin')") == 5
 assert rows(copy) == rows(source)
-assert one(source, "SELECT json_extract(tide_status(), '$.remotes')") == '[{"behind":0,"lsn":5,"name":"origin"}]'
+assert one(source, "SELECT json_extract(tide_status(), '$.remotes')") == '[{"behind":0,"lsn":5,"name":"origin","needs_full":false}]'
 checksum = "SELECT checksum FROM tide_log ORDER BY last_lsn DESC LIMIT 1"
 assert one(source, checksum) == one(copy, checksum) is not None
 one(copy, "SELECT tide_hydrate()")
@@ -168,6 +168,80 @@ assert "segment/" in text and not os.path.exists("copy.db")
 }
 
 #[test]
+fn what_a_remote_that_is_away_has_not_got_stays_up_to_a_bound() {
+    run(r#"
+def part():
+    """Whether the newest push is a full one, and the bytes of its part."""
+    newest = max(pathlib.Path("there/manifest").iterdir())
+    part = json.loads(newest.read_bytes().splitlines()[0])["part"]
+    return part["full"], sum(segment["bytes"] for segment in part["segments"])
+
+def needs_full(db):
+    return one(db, "SELECT json_extract(tide_status(), '$.remotes[0].needs_full')")
+
+def journal(db):
+    return one(db, "SELECT json_extract(tide_status(), '$.journal_bytes')")
+
+def write(db, mib):
+    # The same pages again and again, and each time other ones.
+    for _ in range(2 * mib):
+        db.execute("INSERT OR REPLACE INTO t SELECT value, hex(randomblob(2000)) FROM json_each(?)", (json.dumps(list(range(100))),))
+
+source.execute("PRAGMA synchronous = NORMAL")
+one(source, "SELECT tide_retain('none')")
+# The remote needn't tell commits apart.
+one(source, "SELECT tide_remote('origin', ?, json_object('retain', 'none'))", URL)
+push(source)
+os.rename("there", "away")
+head = lsn(source)
+for closed in False, True, False:
+    write(source, 20)
+    one(source, "SELECT tide_fold()")
+    denies(source, "OFFLINE", "SELECT tide_push()")
+    if closed:
+        source.close()
+        # At rest it is plain, whatever is still to be sent.
+        assert len(rows(sqlite3.connect("source.db"))) == 100
+        source = connect("source.db")
+        source.execute("PRAGMA synchronous = NORMAL")
+assert journal(source) > 30 << 20 and not needs_full(source)
+assert one(source, "SELECT json_extract(tide_status(), '$.horizon')") <= head
+os.rename("away", "there")
+push(source)
+full, sent = part()
+assert not full and sent < 1 << 20, (full, sent)
+source.close()
+source = connect("source.db")
+assert journal(source) < 16 << 20, "nobody needs it any more"
+
+# Beyond its bound it isn't waited for.
+one(source, "SELECT tide_remote('origin', ?, json_object('spool_mib', 10))", URL)
+os.rename("there", "away")
+write(source, 40)
+source.close()
+source = connect("source.db")
+assert needs_full(source) and journal(source) < 16 << 20
+os.rename("away", "there")
+push(source)
+assert part()[0] and not needs_full(source)
+one(source, "SELECT tide_clone(?, ?)", URL, os.path.abspath("copy.db"))
+copy = connect("copy.db")
+assert rows(copy) == rows(source)
+
+# A clone that folds pushes what it has committed, and not all of it.
+copy.execute("UPDATE t SET v = 'there' WHERE id = 7")
+before = one(copy, "SELECT tide_lsn()") - 1
+assert one(copy, "SELECT tide_fold()") == before
+assert copy.execute("PRAGMA wal_checkpoint").fetchone()[0] == 0
+push(copy)
+full, sent = part()
+assert not full and sent < 4096, (full, sent)
+assert one(copy, "SELECT tide_fold()") == before + 1
+assert pull(source) == before + 1 and rows(source) == rows(copy)
+"#);
+}
+
+#[test]
 fn several_remotes_each_have_a_position_and_are_forgotten_when_told() {
     run_everywhere(
         r#"
@@ -215,6 +289,7 @@ for statement, *values in [
     ("SELECT tide_remote('x', ?, '{\"pace\": 1}')", URL),
     ("SELECT tide_remote('x', ?, '[]')", URL),
     ("SELECT tide_remote('x', ?, '{\"single_writer\": \"yes\"}')", URL),
+    ("SELECT tide_remote('x', ?, '{\"spool_mib\": -1}')", URL),
     ("SELECT tide_remote('x', NULL)",),
     ("SELECT tide_push('nobody')",),
     ("SELECT tide_push('origin', '{\"every\": \"soon\"}')",),
@@ -317,6 +392,124 @@ shown = str(source.execute("SELECT * FROM tide_remotes").fetchall()) + one(sourc
 assert "HIDDEN" not in shown and "AKEY" not in shown
 "#;
     run(interrupts);
+}
+
+#[test]
+fn a_remote_is_encrypted_with_a_key_that_is_never_kept_or_told() {
+    run_everywhere(
+        r#"
+import glob
+KEY, OTHER = "5ea5" * 16, "0dd0" * 16
+TEXT = "the fern by the window wants water"
+path = os.path.abspath("app.key")
+pathlib.Path(path).write_text(KEY + "\n")
+pathlib.Path("other.key").write_text(OTHER)
+os.environ["APP_KEY"] = KEY
+os.environ["OTHER_KEY"] = f" {OTHER.upper()} "
+place_of = place("sealed")
+by_file, by_env = json.dumps({"key_file": path}), json.dumps({"key_env": "APP_KEY"})
+wrong = [json.dumps({"key_file": os.path.abspath("other.key")}), json.dumps({"key_env": "OTHER_KEY"})]
+anywhere = sqlite3.connect(":memory:", isolation_level=None)
+def clone(path, *options):
+    return one(anywhere, f"SELECT tide_clone(?, ?{', ?' * len(options)})", place_of, os.path.abspath(path), *options)
+
+source.execute("INSERT INTO t SELECT value, ? || hex(randomblob(300)) FROM json_each(?)", (TEXT, json.dumps(list(range(2, 400)))))
+one(source, "SELECT tide_remote('origin', ?, ?)", place_of, by_file)
+assert push(source) == 3
+assert clone("copy.db", by_env) == 3
+copy = connect("copy.db")
+assert rows(copy) == rows(source)
+copy.execute("INSERT INTO t VALUES (1000, 'from the copy')")
+assert one(copy, "SELECT tide_push()") == 4
+assert pull(source) == 4 and rows(copy) == rows(source)
+one(copy, "SELECT tide_hydrate()")
+assert one(copy, "PRAGMA integrity_check") == "ok" and copy.execute("SELECT * FROM tide_verify").fetchall() == []
+
+# Another key, none, and one that can't be had.
+said = [denies(anywhere, "DENIED", "SELECT tide_clone(?, ?, ?)", place_of, os.path.abspath("no.db"), options) for options in wrong]
+said.append(denies(anywhere, "DENIED", "SELECT tide_clone(?, ?)", place_of, os.path.abspath("no.db")))
+assert "key_file" in said[-1] and "encrypted" in said[-1], said[-1]
+said += [denies(source, "DENIED", "SELECT tide_remote('x', ?, ?)", place_of, options) for options in wrong + ["{}"]]
+for code, options in [
+    ("ARGUMENT", {"key_file": path, "key_env": "APP_KEY"}),
+    ("ARGUMENT", {"key_file": "app.key"}),
+    ("ARGUMENT", {"key_env": 7}),
+    ("ARGUMENT", {"key": KEY}),
+    ("ARGUMENT", {"key_env": "PATH"}),
+    ("MISSING", {"key_file": path + "-none"}),
+    ("MISSING", {"key_env": "NO_SUCH_KEY"}),
+]:
+    said.append(denies(source, code, "SELECT tide_remote('x', ?, ?)", place_of, json.dumps(options)))
+plain = place("plain")
+one(source, "SELECT tide_remote('plain', ?)", plain)
+one(source, "SELECT tide_push('plain')")
+said.append(denies(source, "ARGUMENT", "SELECT tide_remote('x', ?, ?)", plain, by_file))
+assert "isn't encrypted" in said[-1], said[-1]
+assert not os.path.exists("no.db") and not os.path.exists("no.db-tide")
+assert [name for (name,) in source.execute("SELECT name FROM tide_remotes")] == ["origin", "plain"]
+
+# The file is another by now: told, and right again when it is put back.
+source.execute("INSERT INTO t VALUES (1001, 'later')")
+if KIND == "file":
+    pathlib.Path(path).write_text(OTHER)
+    said.append(denies(source, "DENIED", "SELECT tide_push()"))
+    said.append(listed(source, "last_error")[0])
+    pathlib.Path(path).write_text(KEY)
+assert push(source) == 5 and pull(copy) == 5
+
+# Who says a moment later that there is no key puts nothing there in the clear.
+one(source, "SELECT tide_remote('origin', ?, json_object('single_writer', 1))", place_of)
+source.execute("INSERT INTO t VALUES (1003, 'in the clear')")
+said += [denies(source, "DENIED", f"SELECT {call}()") for call in ["tide_push", "tide_pull", "tide_sync"]]
+one(source, "SELECT tide_remote('origin', ?, ?)", place_of, by_env)
+assert push(source) == 6 and pull(copy) == 6
+one(source, "SELECT tide_remote('origin', ?, ?)", place_of, by_file)
+
+# Opened anew, it is found where it was.
+source.close()
+copy.close()
+source, copy = connect("source.db"), connect("copy.db")
+source.execute("INSERT INTO t VALUES (1002, 'later still')")
+assert push(source) == 7 and pull(copy) == 7 and rows(copy) == rows(source)
+
+kept = b"".join(open(name, "rb").read() for name in glob.glob("*.db*/*") if os.path.isfile(name))
+assert path.encode() in kept and b"APP_KEY" in kept
+shown = "".join(said) + str(source.execute("SELECT * FROM tide_remotes").fetchall()) + one(source, "SELECT tide_status()")
+for key in KEY, OTHER:
+    assert key.encode() not in kept and bytes.fromhex(key) not in kept
+    assert key[:8] not in shown.lower()
+if KIND == "file":
+    stored = [file for file in pathlib.Path("sealed").rglob("*") if file.is_file()]
+    names = " ".join(str(file.relative_to("sealed")) for file in stored)
+    content = b"".join(file.read_bytes() for file in stored)
+    assert len(stored) > 6 and not any(word in names for word in ["manifest", "segment", "hint"]), names
+    lineage = one(source, "SELECT json_extract(tide_status(), '$.lineage')")
+    for word in TEXT[:16], "manifest", "segment", "TIDE" + "PACK", "TIDE" + "IMGS", lineage, KEY:
+        assert word.encode() not in content, word
+    assert bytes.fromhex(KEY) not in content
+    # Each byte of what is there counts: a clone is right, or isn't made.
+    expected = rows(source)
+    for n, file in enumerate(sorted(stored)):
+        sound = file.read_bytes()
+        damaged = bytearray(sound)
+        damaged[len(sound) * n // len(stored)] ^= 0x40
+        file.write_bytes(damaged)
+        name = f"clone-{n}.db"
+        try:
+            clone(name, by_file)
+        except sqlite3.Error as e:
+            assert any(code in str(e) for code in ["DAMAGED", "FORMAT", "DENIED"]), e
+            assert not os.path.exists(name)
+        else:
+            db = connect(name)
+            try:
+                assert rows(db) == expected
+            except sqlite3.Error:
+                assert "DAMAGED" in one(anywhere, "SELECT tide_last_error()"), one(anywhere, "SELECT tide_last_error()")
+            db.close()
+        file.write_bytes(sound)
+"#,
+    );
 }
 
 /// Dies at each call that changes files, in turn, while it pushes, pulls or clones; see `py/crash.py`.

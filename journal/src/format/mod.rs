@@ -7,6 +7,7 @@ mod present;
 mod rows;
 mod segment;
 mod shipped;
+mod spool;
 mod squeeze;
 mod superblock;
 mod whole;
@@ -20,6 +21,7 @@ pub use present::{PRESENT_HEADER_LEN, PresentHeader, TAG_LEN, is_present, tag_of
 pub use rows::{PackedRows, ShippedRow, Unpacking, unpack_rows};
 pub use segment::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 pub use shipped::{Packing, SHIPPED_HEADER_LEN, Shipped, ShippedHeader};
+pub use spool::{Unsent, join_unsent, split_unsent};
 pub use superblock::{Mark, Position, Retention, SLOT_LEN, SUPERBLOCK_LEN, Superblock};
 pub use whole::Whole;
 

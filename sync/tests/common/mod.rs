@@ -39,6 +39,8 @@ pub enum Failing {
     Dead,
     /// It has its effect, its answer gets lost, and no other has any.
     DeadAfter,
+    /// It has no effect, as the credentials are too old.
+    Expired,
 }
 
 /// What an object store does with those who create an object that is there.
@@ -55,10 +57,21 @@ pub enum Honesty {
     Lies,
 }
 
+/// What happens, once, when a segment is asked for; the request fails then.
+#[derive(Default)]
+pub struct Hook(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
 /// Objects in memory, behind a network that fails when it is told to.
 #[derive(Debug, Default)]
 pub struct Fickle {
     pub memory: InMemory,
+    hook: Hook,
     pub honesty: Honesty,
     requests: AtomicU64,
     /// Number of the request that fails, from 1 on, and how.
@@ -109,6 +122,11 @@ impl Fickle {
         self.now.store(now, Ordering::SeqCst);
     }
 
+    /// Has this done when a segment is next asked for.
+    pub fn meanwhile(&self, work: impl FnOnce() + Send + 'static) {
+        *self.hook.0.lock().unwrap() = Some(Box::new(work));
+    }
+
     /// Has every request wait from now on, or go on.
     pub fn stall(&self, yes: bool) {
         self.stall.store(yes, Ordering::SeqCst);
@@ -125,6 +143,13 @@ impl Fickle {
         }
         while self.stall.load(Ordering::SeqCst) {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
+    fn refused(&self) -> object_store::Error {
+        match self.failing {
+            Some((_, Failing::Expired)) => generic("status 400 Bad Request: ExpiredToken: it has expired"),
+            _ => lost(),
         }
     }
 
@@ -148,8 +173,12 @@ impl Fickle {
     }
 }
 
+fn generic(text: &str) -> object_store::Error {
+    object_store::Error::Generic { store: "fickle", source: text.into() }
+}
+
 fn lost() -> object_store::Error {
-    object_store::Error::Generic { store: "fickle", source: "the connection was cut".into() }
+    generic("the connection was cut")
 }
 
 impl fmt::Display for Fickle {
@@ -164,7 +193,7 @@ impl ObjectStore for Fickle {
         self.held_up().await;
         let (effect, answer) = self.ask();
         if !effect {
-            return Err(lost());
+            return Err(self.refused());
         }
         let creates = options.mode == PutMode::Create;
         match self.now.load(Ordering::SeqCst) {
@@ -196,8 +225,13 @@ impl ObjectStore for Fickle {
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
         self.held_up().await;
+        let work = self.hook.0.lock().unwrap().take_if(|_| at.as_ref().starts_with("segment/"));
+        if let Some(work) = work {
+            work();
+            return Err(lost());
+        }
         let (_, answer) = self.ask();
-        if answer { self.memory.get_opts(at, options).await } else { Err(lost()) }
+        if answer { self.memory.get_opts(at, options).await } else { Err(self.refused()) }
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
