@@ -121,7 +121,7 @@ def pushes(folder):
 def curl(*arguments):
     key, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
     begun = time.perf_counter()
-    signed = ["curl", "-sS", "--fail", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", f"{key}:{secret}"]
+    signed = ["curl", "-sS", "--fail", "-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", f"{key}:{secret}"]
     subprocess.run([*signed, *arguments], check=True)
     return time.perf_counter() - begun
 

@@ -28,6 +28,7 @@ paxos propose interval = 0.02
 paxos min wait = 0.01
 # One daemon holds all there is, and once.
 osd objectstore = memstore
+memstore device bytes = 8589934592
 osd crush chooseleaf type = 0
 osd pool default size = 1
 osd pool default min size = 1
