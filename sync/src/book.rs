@@ -102,6 +102,10 @@ impl Remote {
     pub fn moved(&mut self, link: &Link) {
         self.position = Some(Position::behind(link));
         self.uploading = None;
+        // It was begun anew there.
+        if link.manifest.number == 1 {
+            (self.swept, self.marked) = (0, 0);
+        }
     }
 
     /// One that several may push to, of which nothing is known yet.

@@ -170,6 +170,11 @@ pub(crate) fn oldest(objects: &Objects<'_>, last: u64) -> Result<u64> {
     Ok(low)
 }
 
+/// When a manifest was written, by the object store's clock, in milliseconds since 1970; `None` if it isn't there.
+pub(crate) fn written(objects: &Objects<'_>, number: u64) -> Result<Option<u64>> {
+    objects.written(&name(number))
+}
+
 /// Removes a manifest; those before it are gone already.
 pub(crate) fn remove(objects: &Objects<'_>, number: u64) -> Result<()> {
     objects.remove(&name(number))
@@ -195,7 +200,7 @@ pub(crate) fn behind(objects: &Objects<'_>, position: &Position, sure: &Sure) ->
             return Ok(Behind::Gone);
         }
         // Nothing that came after it can have been given up for long.
-        if SystemClock.now_ms().abs_diff(time) < GRACE / 2 {
+        if u128::from(SystemClock.now_ms().abs_diff(time)) < GRACE.as_millis() / 2 {
             sure.note(number);
         }
         return Ok(Behind::Next(Box::new(next)));

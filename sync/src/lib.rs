@@ -12,6 +12,7 @@ mod address;
 mod book;
 mod cache;
 mod chain;
+mod cloning;
 mod desk;
 mod frame;
 mod hex;
@@ -37,7 +38,8 @@ mod whole;
 mod wire;
 
 pub use address::{Address, Kind};
+pub use cloning::Cloning;
 pub use lazy::{RemotePages, store_options};
-pub use remotes::{Cloning, Listed, ORIGIN, Options, Remotes, Task};
+pub use remotes::{Listed, ORIGIN, Options, Remotes, Task};
 pub use segment::Point;
 pub use settings::time;

@@ -22,7 +22,7 @@ const AHEAD: usize = 64;
 /// Bytes between two frames that are fetched along, where that saves a request.
 const ALONG: u64 = 64 << 10;
 /// Bytes that are fetched by one request, about.
-const REQUEST_BYTES: u64 = 2 << 20;
+const REQUEST_BYTES: u64 = 1 << 20;
 /// How long a frame that was wrong isn't asked for again.
 const WRONG_FOR: Duration = Duration::from_secs(60);
 

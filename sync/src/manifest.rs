@@ -59,8 +59,8 @@ impl Part {
 pub(crate) struct Trimmed {
     /// Number of a manifest that has the whole database.
     pub below: u64,
-    /// When that was said, in milliseconds since 1970.
-    pub since: u64,
+    /// Number of the manifest that said so first.
+    pub by: u64,
     /// Number of a manifest that has the whole database, or 1.
     pub removed: u64,
 }
@@ -156,8 +156,8 @@ impl Manifest {
             }
             None => !part.full && (1..number).contains(&manifest.whole),
         };
-        let trimmed = manifest.trimmed.is_none_or(|Trimmed { below, removed, .. }| {
-            1 <= removed && removed <= below && below <= manifest.whole
+        let trimmed = manifest.trimmed.is_none_or(|Trimmed { below, by, removed }| {
+            1 <= removed && removed <= below && below <= by && by <= manifest.whole
         });
         let sound = manifest.number == number
             && trimmed
@@ -192,7 +192,7 @@ mod tests {
             time: 1_700_000_000_000,
             part,
             whole: 64,
-            trimmed: Some(Trimmed { below: 48, since: 6, removed: 32 }),
+            trimmed: Some(Trimmed { below: 48, by: 64, removed: 32 }),
             runs: Some(Runs { state: state.into(), checksum: Some(7), runs }),
         }
     }
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn what_is_given_up_ends_with_a_whole_database() {
         let with = |below, removed| {
-            let trimmed = Some(Trimmed { below, since: 0, removed });
+            let trimmed = Some(Trimmed { below, by: 64, removed });
             Manifest::decode(&Manifest { trimmed, ..manifest() }.encode().unwrap(), 64).map(|_| ())
         };
         assert!(with(64, 64).is_ok() && with(1, 1).is_ok());

@@ -308,10 +308,20 @@ impl<'a> Objects<'a> {
 
     /// How long an object is as it is stored; `None` if there is none.
     pub fn length(&self, name: &str) -> Result<Option<u64>> {
+        Ok(self.look(name)?.map(|found| found.size))
+    }
+
+    /// When it was written, by the store's clock, in milliseconds since 1970; `None` if there is none.
+    pub fn written(&self, name: &str) -> Result<Option<u64>> {
+        let found = self.look(name)?;
+        Ok(found.map(|found| u64::try_from(found.last_modified.timestamp_millis()).unwrap_or(0)))
+    }
+
+    fn look(&self, name: &str) -> Result<Option<object_store::ObjectMeta>> {
         let (store, path) = (Arc::clone(&self.reach.store), self.path(name));
         self.count(0);
         match self.ask("looking for", name, async move { store.head(&path).await })? {
-            Ok(found) => Ok(Some(found.size)),
+            Ok(found) => Ok(Some(found)),
             Err(e @ object_store::Error::NotFound { .. }) if !lacks_bucket(&printed(&e)) => Ok(None),
             Err(e) => Err(self.failed("looking for", name, &e)),
         }

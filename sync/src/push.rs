@@ -1,6 +1,7 @@
 //! Pushing: what a remote doesn't have is put there, and becomes its next manifest.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tideline_journal::{Code, Error, Lsn, Result, Retention, Store, random_id};
@@ -141,6 +142,8 @@ pub(crate) struct How<'a> {
     pub now: u64,
     /// About the length of a piece, in bytes.
     pub piece: u64,
+    /// How long what is given up stays.
+    pub grace: Duration,
     /// Which manifest is known to be the newest.
     pub sure: &'a Sure,
 }
@@ -298,7 +301,7 @@ fn next(
         segments: segments.unwrap_or_default(),
     };
     let trimmed = match whole {
-        true => trim::declare(objects, retain, position, number, &part, how.now)?,
+        true => trim::declare(objects, retain, position, number, &part, how)?,
         false => position.trimmed,
     };
     Ok(Some(Manifest {

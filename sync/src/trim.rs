@@ -6,6 +6,7 @@
 //! later ones are.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use tideline_journal::{Result, Retention};
 
@@ -14,11 +15,11 @@ use crate::chain;
 use crate::lease::{self, Leases};
 use crate::manifest::{Hash, Part, Trimmed};
 use crate::objects::Objects;
-use crate::push::Keep;
+use crate::push::{How, Keep};
 use crate::segment::name_of;
 
-/// How long what is given up stays, in milliseconds: a day.
-pub(crate) const GRACE: u64 = 24 * 3600 * 1000;
+/// How long what is given up stays: a day.
+pub(crate) const GRACE: Duration = Duration::from_secs(24 * 3600);
 /// How many manifests are removed at a time.
 const AT_ONCE: u64 = 32;
 
@@ -29,13 +30,20 @@ pub(crate) fn declare(
     position: &Position,
     number: u64,
     part: &Part,
-    now: u64,
+    How { now, grace, .. }: How<'_>,
 ) -> Result<Option<Trimmed>> {
     let before = position.trimmed;
     let Some(retain) = retain else { return Ok(before) };
-    if before.is_some_and(|before| now < before.since.saturating_add(GRACE)) {
-        return Ok(before);
+    let grace = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+    // Clocks of machines differ; the object store has one.
+    let newest_written = chain::written(objects, position.number)?;
+    if let Some(before) = before {
+        let said = chain::written(objects, before.by)?;
+        if newest_written.zip(said).is_none_or(|(newest, said)| newest < said.saturating_add(grace)) {
+            return Ok(Some(before));
+        }
     }
+    let now = newest_written.map_or(now, |newest| newest.min(now));
     let old = before.map_or(1, |before| before.below);
     let newest = |is_so: &dyn Fn(&Part) -> bool| -> Result<u64> {
         let link = chain::newest(objects, old, position.number, is_so)?;
@@ -52,7 +60,7 @@ pub(crate) fn declare(
         Retention::Default | Retention::Bytes(_) => old,
     };
     if below > old {
-        return Ok(Some(Trimmed { below, since: now, removed: old }));
+        return Ok(Some(Trimmed { below, by: number, removed: old }));
     }
     Ok(before.map(|before| Trimmed { removed: before.below, ..before }))
 }

@@ -30,6 +30,7 @@ impl Clock for Moved {
 struct World {
     clock: Arc<Moved>,
     fickle: Arc<Fickle>,
+    disk: Arc<SimDisk>,
     store: Arc<Store>,
     rng: Rng,
     /// By LSN: when it was committed, and what there was.
@@ -47,6 +48,11 @@ fn keeping(what: &str) -> Options {
     with(&[("retain", what.into()), ("single_writer", true.into())])
 }
 
+fn open(disk: &Arc<SimDisk>, clock: &Arc<Moved>) -> Arc<Store> {
+    let own = tideline_journal::Options { clock: Arc::clone(clock) as _, ..pages::options() };
+    Store::open(disk.process() as Arc<dyn Disk>, Path::new("/a.db"), own).unwrap()
+}
+
 impl World {
     fn new(options_of_remote: &Options) -> World {
         World::on(Fickle::new(), options_of_remote)
@@ -54,12 +60,10 @@ impl World {
 
     fn on(fickle: Arc<Fickle>, options_of_remote: &Options) -> World {
         let clock = Arc::new(Moved(AtomicU64::new(SystemClock.now_ms())));
-        let process = SimDisk::new().process();
-        let own = tideline_journal::Options { clock: Arc::clone(&clock) as _, ..pages::options() };
+        let disk = SimDisk::new();
+        let store = open(&disk, &clock);
         let key = options_of_remote.clone().into_iter().filter(|(name, _)| name == "key_file").collect();
-        let disk = Arc::clone(&process) as Arc<dyn Disk>;
-        let store = Store::open(disk, Path::new("/a.db"), own).unwrap();
-        let mut world = World { clock, fickle, store, rng: Rng(7), past: BTreeMap::new(), key };
+        let mut world = World { clock, fickle, disk, store, rng: Rng(7), past: BTreeMap::new(), key };
         world.commit();
         world.commit();
         remotes(&world.store, &world.fickle).add("origin", URL, Some(options_of_remote)).unwrap();
@@ -69,8 +73,17 @@ impl World {
         world
     }
 
+    /// The power goes, and comes back. What is gone then was never pushed.
+    fn lose_power(&mut self, seed: u64) {
+        self.disk = self.disk.reboot(seed);
+        self.store = open(&self.disk, &self.clock);
+        let head = self.store.head().get();
+        self.past.retain(|&lsn, _| lsn <= head);
+    }
+
     fn pass(&self, ms: u64) {
-        self.clock.0.fetch_add(ms, Ordering::SeqCst);
+        let before = self.clock.0.fetch_add(ms, Ordering::SeqCst);
+        self.fickle.set_clock(before + ms);
     }
 
     fn commit(&mut self) {
@@ -236,6 +249,22 @@ fn an_encrypted_remote_gives_up_history_as_well() {
 }
 
 #[test]
+fn a_clock_that_is_ahead_gives_up_nothing_early() {
+    let mut world = World::new(&keeping("1 day"));
+    world.days(1);
+    let right = world.clock.now_ms();
+    // This machine's, not the object store's.
+    world.clock.0.fetch_add(9 * DAY, Ordering::SeqCst);
+    for n in 0..60 {
+        world.fickle.set_clock(right + n * 1000);
+        world.commit();
+        world.push().unwrap();
+    }
+    assert!(world.names().iter().any(|name| name.ends_with("manifest/00000000000000000001")));
+    assert_eq!(world.check_past(0), world.past.len() as u64);
+}
+
+#[test]
 fn who_was_away_for_too_long_gets_all_of_it_unless_he_has_commits_of_his_own() {
     let mut world = World::new(&keeping("1 day"));
     world.days(1);
@@ -316,7 +345,7 @@ fn removing_may_fail_at_any_request_and_goes_on() {
         let begun = world.fickle.requests();
         let broken = match from {
             0 => Arc::clone(&world.fickle),
-            n => Fickle::failing_at(world.fickle.memory.fork(), n, failing),
+            n => world.fickle.forked(Some((n, failing))),
         };
         let sound = std::mem::replace(&mut world.fickle, broken);
         for _ in 0..20 {
@@ -325,16 +354,20 @@ fn removing_may_fail_at_any_request_and_goes_on() {
             drop(world.push());
         }
         let asked = sound.requests() - begun;
-        world.fickle = Fickle::over(world.fickle.memory.fork());
+        world.fickle = world.fickle.forked(None);
         (world, asked)
     };
     let (_, count) = run(Fickle::new(), 0, Failing::Refused);
     assert!(count > 40, "only {count} requests");
     let mut tried = 0;
     for failing in [Failing::Refused, Failing::Unanswered, Failing::Dead, Failing::DeadAfter] {
-        let step = if failing == Failing::Refused { 2 } else { 9 };
+        let step = if failing == Failing::Refused { 5 } else { 17 };
         for n in (1..=count).step_by(step) {
             let (mut world, _) = run(Fickle::new(), n, failing);
+            // Whoever pushed is dead, and goes on with what it knew.
+            if n % 4 != 0 {
+                world.lose_power(n);
+            }
             world.days(1);
             // A few of those that should be there; all would take long.
             let since = world.clock.now_ms() - DAY;

@@ -76,7 +76,7 @@ impl Default for Options {
             background: true,
             clock: Arc::new(SystemClock),
             source: None,
-            fetch_bytes: 4 << 20,
+            fetch_bytes: 16 << 20,
         }
     }
 }

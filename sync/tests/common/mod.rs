@@ -107,6 +107,17 @@ impl Fickle {
         Arc::new(Fickle { memory, failing: Some((n, failing)), ..Fickle::default() })
     }
 
+    /// A copy, with the `n`-th request from now failing, if that is said.
+    pub fn forked(&self, failing: Option<(u64, Failing)>) -> Arc<Fickle> {
+        Arc::new(Fickle {
+            memory: self.memory.fork(),
+            failing,
+            now: AtomicU64::new(self.now.load(Ordering::SeqCst)),
+            written: Mutex::new(self.written.lock().unwrap().clone()),
+            ..Fickle::default()
+        })
+    }
+
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::SeqCst)
     }
@@ -177,6 +188,13 @@ fn generic(text: &str) -> object_store::Error {
     object_store::Error::Generic { store: "fickle", source: text.into() }
 }
 
+fn by_its_clock(written: &HashMap<Path, u64>, mut meta: ObjectMeta) -> ObjectMeta {
+    if let Some(&at) = written.get(&meta.location) {
+        meta.last_modified = DateTime::from_timestamp_millis(at as i64).unwrap();
+    }
+    meta
+}
+
 fn lost() -> object_store::Error {
     generic("the connection was cut")
 }
@@ -231,7 +249,12 @@ impl ObjectStore for Fickle {
             return Err(lost());
         }
         let (_, answer) = self.ask();
-        if answer { self.memory.get_opts(at, options).await } else { Err(self.refused()) }
+        if !answer {
+            return Err(self.refused());
+        }
+        let mut found = self.memory.get_opts(at, options).await?;
+        found.meta = by_its_clock(&self.written.lock().unwrap(), found.meta);
+        Ok(found)
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -244,13 +267,7 @@ impl ObjectStore for Fickle {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let written = self.written.lock().unwrap().clone();
-        let by_its_clock = move |mut meta: ObjectMeta| {
-            if let Some(&at) = written.get(&meta.location) {
-                meta.last_modified = DateTime::from_timestamp_millis(at as i64).unwrap();
-            }
-            meta
-        };
-        self.memory.list(prefix).map_ok(by_its_clock).boxed()
+        self.memory.list(prefix).map_ok(move |meta| by_its_clock(&written, meta)).boxed()
     }
 
     async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {

@@ -1,0 +1,177 @@
+//! Making a new database from what is at a remote: all of it, or what there was at an earlier LSN or time.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use tideline_journal::disk::Disk;
+use tideline_journal::{
+    Clock, Code, Error, Lsn, Options as StoreOptions, Result, State, Store, SystemClock, random_id,
+    side_folder,
+};
+
+use crate::address::Address;
+use crate::book::{Book, Position, Remote};
+use crate::chain::{self, Link, Sure};
+use crate::desk::Desk;
+use crate::lazy::Description;
+use crate::manifest::Part;
+use crate::objects::Objects;
+use crate::remotes::{ORIGIN, Options};
+use crate::segment::Point;
+use crate::settings::Given;
+use crate::{hex, lease, pull};
+
+/// Where a database is cloned from, and how.
+pub struct Cloning<'a> {
+    /// The URL of a remote.
+    pub url: &'a str,
+    /// Options of the remote.
+    pub remote: Options,
+    /// How far it is to go.
+    pub until: Point,
+    /// How the store is opened.
+    pub options: StoreOptions,
+    /// It is given up when this says so.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+impl Cloning<'_> {
+    /// Makes a new database at the absolute `path`; what it was cloned from becomes its remote `origin`. Returns its LSN.
+    ///
+    /// # Errors
+    /// `Argument` if something is at `path`; `Missing` if nothing was pushed to the URL; as [`Remotes::pull`]. Nothing is
+    /// left at `path` then.
+    pub fn make(&self, disk: Arc<dyn Disk>, path: &Path) -> Result<Lsn> {
+        self.make_through(Desk::usual(), disk, path)
+    }
+
+    /// The same, with object stores reached in another way.
+    ///
+    /// # Errors
+    /// As [`Cloning::make`].
+    pub fn through(
+        &self,
+        open: impl Fn(&Address) -> Result<Arc<dyn ObjectStore>> + Send + Sync + 'static,
+        disk: Arc<dyn Disk>,
+        path: &Path,
+    ) -> Result<Lsn> {
+        self.make_through(Desk::new(move |address, _| open(address)), disk, path)
+    }
+
+    fn make_through(&self, desk: Desk, disk: Arc<dyn Disk>, path: &Path) -> Result<Lsn> {
+        let address = Address::parse(self.url)?;
+        let Given { settings, secrets } = Given::read(&self.remote, address.kind())?;
+        desk.tell(ORIGIN, secrets);
+        nothing_at(&*disk, path)?;
+        let objects = desk.objects(ORIGIN, &address, &settings, false, self.stop)?;
+        let Some(head) = chain::head(&objects)? else {
+            let text = format!("{} holds no database yet; push one there first", self.url);
+            return Err(Error::new(Code::Missing, text));
+        };
+        let link = chain::whole(&objects, &self.newest(&objects, head)?)?;
+        let Some(runs) = link.manifest.runs.clone() else {
+            return Err(chain::broken(&objects, link.manifest.number));
+        };
+        let lease = hex::print(&random_id()?);
+        let number = link.manifest.number;
+        match lease::write(&objects, &lease, number, &runs, false) {
+            // Who may only read does without.
+            Err(e) if e.code() != Code::Denied => return Err(e),
+            _ => {}
+        }
+        let (state, checksum, lineage) = (State::from(&runs.state), runs.checksum, link.manifest.lineage);
+        let mut remote = Remote {
+            single_writer: settings.flag("single_writer"),
+            last_success: Some(SystemClock.now_ms()),
+            settings: settings.clone(),
+            position: Some(Position::behind(&link)),
+            leased: SystemClock.now_ms(),
+            // What is committed here goes back there; who only follows is never behind its position.
+            pushes: true,
+            ..Remote::new(ORIGIN, self.url)
+        };
+        let source = Description { url: self.url.to_owned(), settings, runs, number, lease }.encode()?;
+        let store = Store::begin_lazy(disk, path, self.options.clone(), lineage, state, checksum, &source)?;
+        // Whoever reads pages of it meanwhile talks to the same place, with the same secrets.
+        let desk = store.companion(|| desk);
+        let cloned = (|| {
+            // SQLite reads it to open the database at all, and can say little if that fails.
+            store.fetch_here(&[1])?;
+            let sure = Sure::default();
+            let lsn = pull::pull(&store, &objects, &mut remote, &sure, self.until, &mut |_| Ok(()))?;
+            self.reached(&objects, lsn)?;
+            desk.count(ORIGIN, objects.take_traffic());
+            Book::change(&store, |book| {
+                book.remotes = vec![remote];
+                Ok(())
+            })?;
+            Ok(lsn)
+        })();
+        match cloned {
+            Ok(lsn) => store.close().map(|()| lsn),
+            Err(e) => {
+                // What stays is refused next time, with its name; so does what somebody has committed to by now.
+                drop(store.discard());
+                Err(e)
+            }
+        }
+    }
+
+    /// The newest manifest that doesn't go too far.
+    fn newest(&self, objects: &Objects<'_>, head: Link) -> Result<Link> {
+        let newest = &head.manifest.part;
+        if self.until.has(newest.last, newest.time) {
+            return match self.until {
+                Point::Lsn(wanted) if wanted.get() > newest.last => {
+                    let text = format!(
+                        "{} has no LSN {wanted} yet, its newest is {}; give one at or below it",
+                        objects.url(),
+                        newest.last
+                    );
+                    Err(Error::new(Code::Argument, text))
+                }
+                _ => Ok(head),
+            };
+        }
+        let oldest = head.manifest.oldest();
+        let is_so = |part: &Part| self.until.has(part.last, part.time);
+        let found = chain::newest(objects, oldest, head.manifest.number, &is_so)?;
+        found.ok_or_else(|| {
+            let text = format!(
+                "{} has given up, or never had, what was before manifest {oldest}; give a later LSN or time",
+                objects.url()
+            );
+            Error::new(Code::Trimmed, text)
+        })
+    }
+
+    /// Makes sure that the LSN that was wanted is the one that was reached.
+    fn reached(&self, objects: &Objects<'_>, lsn: Lsn) -> Result<()> {
+        match self.until {
+            Point::Lsn(wanted) if wanted != lsn => {
+                let text = format!(
+                    "{} can't tell LSN {wanted} from those around it, as they were merged before they were pushed; the one before it that it can is {lsn}",
+                    objects.url()
+                );
+                Err(Error::new(Code::Argument, text))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Refuses a path where there is something.
+fn nothing_at(disk: &dyn Disk, path: &Path) -> Result<()> {
+    let side = side_folder(path);
+    for there in [path, &side] {
+        let exists = disk.exists(there).map_err(|e| {
+            Error::new(Code::Io, format!("looking for {}: {e}; give another path", there.display()))
+        })?;
+        if exists {
+            let text = format!("{} exists already; give the path of a new database", there.display());
+            return Err(Error::new(Code::Argument, text));
+        }
+    }
+    Ok(())
+}
