@@ -102,10 +102,11 @@ impl Remote {
     pub fn moved(&mut self, link: &Link) {
         self.position = Some(Position::behind(link));
         self.uploading = None;
-        // It was begun anew there.
-        if link.manifest.number == 1 {
-            (self.swept, self.marked) = (0, 0);
-        }
+    }
+
+    /// Forgets what was known of the chain that it stood in: it may be another one.
+    pub fn stand_elsewhere(&mut self) {
+        (self.swept, self.marked) = (0, 0);
     }
 
     /// One that several may push to, of which nothing is known yet.

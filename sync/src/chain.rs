@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use tideline_journal::{Clock, Code, Error, Result, SystemClock};
@@ -190,8 +190,8 @@ pub(crate) enum Behind {
     Gone,
 }
 
-/// Looks what is behind a position.
-pub(crate) fn behind(objects: &Objects<'_>, position: &Position, sure: &Sure) -> Result<Behind> {
+/// Looks what is behind a position, of which it may be `known` that it is still there.
+pub(crate) fn behind(objects: &Objects<'_>, position: &Position, sure: &Sure, known: bool) -> Result<Behind> {
     // In this order: the oldest are removed first. So if the position is there after it was seen that the next isn't, there
     // was none yet.
     if let Some(next) = read(objects, position.number + 1)? {
@@ -199,13 +199,12 @@ pub(crate) fn behind(objects: &Objects<'_>, position: &Position, sure: &Sure) ->
         if previous != position.hash || lineage != position.lineage {
             return Ok(Behind::Gone);
         }
-        // Nothing that came after it can have been given up for long.
         if u128::from(SystemClock.now_ms().abs_diff(time)) < GRACE.as_millis() / 2 {
-            sure.note(number);
+            sure.note(number, false);
         }
         return Ok(Behind::Next(Box::new(next)));
     }
-    if sure.of(position.number) {
+    if known {
         return Ok(Behind::Nothing);
     }
     let there = match position.number {
@@ -213,34 +212,67 @@ pub(crate) fn behind(objects: &Objects<'_>, position: &Position, sure: &Sure) ->
         number => read(objects, number)?.is_some_and(|link| link.hash == position.hash),
     };
     if there {
-        sure.note(position.number);
+        sure.note(position.number, true);
     }
     Ok(if there { Behind::Nothing } else { Behind::Gone })
 }
 
-/// The number of a manifest that was there a moment ago, behind which nothing can have been given up since: it was the
-/// newest, or not much older.
+/// Whether the manifest that was created behind `position` goes on from there: the position is there, so that nothing
+/// behind it was removed, and the number was never taken before.
+pub(crate) fn went_on(objects: &Objects<'_>, position: &Position) -> Result<bool> {
+    match position.number {
+        0 => objects.exists(&waymark(1)).map(|was_there| !was_there),
+        number => objects.exists(&name(number)),
+    }
+}
+
+/// What is noted of a manifest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noted {
+    number: u64,
+    newest: bool,
+    /// By both clocks: one stands still while a machine sleeps, the other is set.
+    since: (Instant, SystemTime),
+}
+
+/// A manifest that was there a moment ago.
 #[derive(Debug, Default)]
-pub(crate) struct Sure(Cell<Option<(u64, Instant)>>);
+pub(crate) struct Sure(Cell<Option<Noted>>);
 
 impl Sure {
     /// What was noted before.
-    pub fn since(noted: Option<(u64, Instant)>) -> Sure {
+    pub fn since(noted: Option<Noted>) -> Sure {
         Sure(Cell::new(noted))
     }
 
-    /// Whether `number` was.
-    pub fn of(&self, number: u64) -> bool {
-        self.0.get().is_some_and(|(known, since)| known == number && since.elapsed() < SURE_FOR)
+    fn fresh(&self, number: u64) -> Option<Noted> {
+        let fresh = |noted: &Noted| {
+            let (since, wall) = noted.since;
+            // A clock that was set back says nothing.
+            noted.number == number
+                && since.elapsed() < SURE_FOR
+                && wall.elapsed().is_ok_and(|elapsed| elapsed < SURE_FOR)
+        };
+        self.0.get().filter(fresh)
     }
 
-    /// Notes that it was seen to be so, or made.
-    pub fn note(&self, number: u64) {
-        self.0.set(Some((number, Instant::now())));
+    /// Whether `number` was the newest: nothing behind it can have been given up since.
+    pub fn newest(&self, number: u64) -> bool {
+        self.fresh(number).is_some_and(|noted| noted.newest)
+    }
+
+    /// Whether it was there, and young by this machine's clock. That is enough for who only follows.
+    pub fn there(&self, number: u64) -> bool {
+        self.fresh(number).is_some()
+    }
+
+    /// Notes that it was there, or made, and whether it was the newest.
+    pub fn note(&self, number: u64, newest: bool) {
+        self.0.set(Some(Noted { number, newest, since: (Instant::now(), SystemTime::now()) }));
     }
 
     /// What is noted.
-    pub fn noted(&self) -> Option<(u64, Instant)> {
+    pub fn noted(&self) -> Option<Noted> {
         self.0.get()
     }
 }
@@ -359,6 +391,20 @@ mod tests {
                 assert_eq!(found, newest, "from {begins} on");
             }
         }
+    }
+
+    #[test]
+    fn what_was_seen_before_a_machine_slept_is_not_sure() {
+        let sure = Sure::default();
+        assert!(!sure.newest(7) && !sure.there(7));
+        sure.note(7, false);
+        assert!(!sure.newest(7) && sure.there(7));
+        sure.note(7, true);
+        assert!(sure.newest(7) && !sure.newest(8));
+        let seen = |wall| Sure::since(Some(Noted { number: 7, newest: true, since: (Instant::now(), wall) }));
+        let now = SystemTime::now();
+        assert!(!seen(now - SURE_FOR).newest(7), "the clock that goes on says that it was long ago");
+        assert!(!seen(now + SURE_FOR).newest(7), "a clock that was set back says nothing");
     }
 
     #[test]

@@ -75,18 +75,19 @@ impl Cloning<'_> {
         };
         let lease = hex::print(&random_id()?);
         let number = link.manifest.number;
-        match lease::write(&objects, &lease, number, &runs, false) {
-            // Who may only read does without.
-            Err(e) if e.code() != Code::Denied => return Err(e),
-            _ => {}
-        }
+        // Who may only read does without, and else it is tried again soon.
+        let leased = match lease::write(&objects, &lease, number, &runs, false) {
+            Err(e) if e.code() == Code::Interrupted => return Err(e),
+            Err(_) => 0,
+            Ok(()) => SystemClock.now_ms(),
+        };
         let (state, checksum, lineage) = (State::from(&runs.state), runs.checksum, link.manifest.lineage);
         let mut remote = Remote {
             single_writer: settings.flag("single_writer"),
             last_success: Some(SystemClock.now_ms()),
             settings: settings.clone(),
             position: Some(Position::behind(&link)),
-            leased: SystemClock.now_ms(),
+            leased,
             // What is committed here goes back there; who only follows is never behind its position.
             pushes: true,
             ..Remote::new(ORIGIN, self.url)

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 use tideline_journal::{Result, Traffic};
 
 use crate::address::{Address, Kind};
-use crate::chain::Sure;
+use crate::chain::{Noted, Sure};
 use crate::keeper::Keeper;
 use crate::key;
 use crate::objects::{Objects, Reach};
@@ -36,7 +35,7 @@ pub(crate) struct Desk {
     secrets: Mutex<HashMap<String, Secrets>>,
     keepers: Mutex<BTreeMap<String, Keeper>>,
     /// Of each remote, a manifest that was there, and when: see [`Sure`].
-    sure: Mutex<HashMap<String, (u64, Instant)>>,
+    sure: Mutex<HashMap<String, Noted>>,
     /// Where remotes are, and how they are reached, by what was said last.
     places: Mutex<HashMap<String, (Address, Settings)>>,
     /// What reading pages has asked.
@@ -149,7 +148,7 @@ impl Desk {
     }
 
     /// Notes what is known of it now.
-    pub fn be_sure(&self, name: &str, noted: Option<(u64, Instant)>) {
+    pub fn be_sure(&self, name: &str, noted: Option<Noted>) {
         let mut sure = self.sure.lock();
         match noted {
             Some(noted) => drop(sure.insert(name.to_owned(), noted)),

@@ -118,52 +118,78 @@ struct Source {
 }
 
 impl Source {
-    /// Asks where `origin` is now, and where it was when it was cloned from, if only that has it.
-    fn with(&self, mut work: impl FnMut(&Objects<'_>) -> Result<()>) -> Result<()> {
-        let mut ask = |address: &Address, settings: &Settings| {
-            let objects = self.desk.objects(ORIGIN, address, settings, false, &|| false)?;
-            let done = work(&objects);
-            if done.is_ok() {
-                self.renew(&objects);
-            }
-            self.desk.count(ORIGIN, objects.take_traffic());
-            // Credentials may be others by now.
-            if done.as_ref().is_err_and(|e| e.code() == Code::Denied) {
-                self.desk.lose(ORIGIN);
-            }
-            done
-        };
-        let placed = self.desk.placed(ORIGIN);
+    /// Asks at one place.
+    fn ask(
+        &self,
+        address: &Address,
+        settings: &Settings,
+        work: &mut dyn FnMut(&Objects<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let objects = self.desk.objects(ORIGIN, address, settings, false, &|| false)?;
+        let done = work(&objects);
+        self.desk.count(ORIGIN, objects.take_traffic());
+        // Credentials may be others by now.
+        if done.as_ref().is_err_and(|e| e.code() == Code::Denied) {
+            self.desk.lose(ORIGIN);
+        }
+        done
+    }
+
+    /// Where `origin` is now, if that isn't where it was when it was cloned from.
+    fn moved(&self) -> Option<(Address, Settings)> {
         // Its key may be in another file by now, though it is where it was.
         let moved = |(address, settings): &(Address, Settings)| {
             *address != self.address || settings.key_at() != self.settings.key_at()
         };
-        let Some((address, settings)) = placed.filter(moved) else {
-            return ask(&self.address, &self.settings);
+        self.desk.placed(ORIGIN).filter(moved)
+    }
+
+    /// Asks where `origin` is now, and where it was when it was cloned from, if only that has it.
+    fn with(&self, mut work: impl FnMut(&Objects<'_>) -> Result<()>) -> Result<()> {
+        let mut work = |objects: &Objects<'_>| {
+            work(objects)?;
+            // That it can't be written is no reason not to read.
+            drop(self.renew(objects));
+            Ok(())
         };
-        match ask(&address, &settings) {
+        let Some((address, settings)) = self.moved() else {
+            return self.ask(&self.address, &self.settings, &mut work);
+        };
+        match self.ask(&address, &settings, &mut work) {
             // Somebody pushes to another place than he cloned from.
             Err(e) if matches!(e.code(), Code::Missing | Code::Offline) => {
-                ask(&self.address, &self.settings).map_err(|_| e)
+                self.ask(&self.address, &self.settings, &mut work).map_err(|_| e)
             }
             done => done,
         }
     }
-}
 
-impl Source {
+    /// Writes the lease where pages may be read from; where it was cloned from it must succeed.
+    fn lease_everywhere(&self, ended: bool) -> Result<()> {
+        let mut work = |objects: &Objects<'_>| self.lease(objects, ended);
+        if let Some((address, settings)) = self.moved() {
+            let there = self.ask(&address, &settings, &mut work);
+            // The same place, and its key elsewhere.
+            if address == self.address {
+                return there;
+            }
+        }
+        self.ask(&self.address, &self.settings, &mut work)
+    }
+
     fn lease(&self, objects: &Objects<'_>, ended: bool) -> Result<()> {
         lease::write(objects, &self.lease, self.number, self.library.runs(), ended)
     }
 
-    /// Writes the lease again, if it is time. That it can't be written is no reason not to read.
-    fn renew(&self, objects: &Objects<'_>) {
+    /// Writes the lease again, if it is time.
+    fn renew(&self, objects: &Objects<'_>) -> Result<()> {
         let (now, last) = (SystemClock.now_ms(), self.leased.load(Ordering::Relaxed));
-        if now.saturating_sub(last) >= lease::RENEWED_EVERY
+        if now.abs_diff(last) >= lease::RENEWED_EVERY
             && self.leased.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
-            drop(self.lease(objects, false));
+            return self.lease(objects, false);
         }
+        Ok(())
     }
 }
 
@@ -184,12 +210,12 @@ impl PageSource for Source {
     }
 
     fn keep(&self) -> Result<()> {
-        self.with(|objects| self.lease(objects, false))
+        self.lease_everywhere(false)
     }
 
     fn end(&self) {
-        self.leased.store(u64::MAX, Ordering::Relaxed);
+        self.leased.store(SystemClock.now_ms(), Ordering::Relaxed);
         // One that stays counts for a while, and no longer.
-        drop(self.with(|objects| self.lease(objects, true)));
+        drop(self.lease_everywhere(true));
     }
 }

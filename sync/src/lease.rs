@@ -82,7 +82,9 @@ pub(crate) fn all(objects: &Objects<'_>, now: u64) -> Result<Leases> {
             );
             Error::new(Code::Damaged, text)
         })?;
-        if lease.ended || listed.last_modified.saturating_add(COUNTS_FOR) < now {
+        // A copy of the clone may need it still, and says so within a day.
+        let counts_for = if lease.ended { 2 * RENEWED_EVERY } else { COUNTS_FOR };
+        if listed.last_modified.saturating_add(counts_for) < now {
             all.over.push((listed, lease));
         } else {
             all.held.extend(lease.segments());

@@ -10,8 +10,11 @@ use crate::runs::Runs;
 /// Version of what lies in an object store.
 pub(crate) const VERSION: u32 = 1;
 
-/// Each manifest whose number is a multiple of this has the whole database.
+/// A manifest so far behind the one before that has the whole database has it too.
 pub(crate) const WHOLE_EVERY: u64 = 16;
+
+/// So far behind the one before that has it, also a lazy clone fetches all pages for it.
+pub(crate) const WHOLE_AT_LAST: u64 = 64;
 
 /// No manifest has a larger number.
 pub(crate) const LAST: u64 = 1 << 62;

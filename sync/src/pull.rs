@@ -31,16 +31,18 @@ pub(crate) fn pull(
             let Some(head) = chain::head(objects)? else { return Ok(Lsn::ZERO) };
             all(store, objects, &head, None)?
         }
-        None => stand_anew(store, objects, remote.position.as_ref(), sure)?,
+        None => stand_anew(store, objects, remote, sure)?,
     };
     loop {
         remote.position = Some(position.clone());
         keep(remote)?;
-        let link = match chain::behind(objects, &position, sure)? {
+        let link = match chain::behind(objects, &position, sure, sure.there(position.number))? {
             Behind::Nothing => return Ok(store.head()),
             Behind::Next(link) => link,
+            // What is newer isn't wanted.
+            Behind::Gone if until != Point::Newest => return Err(given_up(objects, &position)),
             Behind::Gone => {
-                let found = stand_anew(store, objects, Some(&position), sure)?;
+                let found = stand_anew(store, objects, remote, sure)?;
                 if (found.number, found.hash) == (position.number, position.hash) {
                     return Err(chain::broken(objects, position.number + 1));
                 }
@@ -73,9 +75,12 @@ pub(crate) fn pull(
                 {
                     return Err(e);
                 }
-                position = stand_anew(store, objects, Some(&position), sure)?;
+                position = stand_anew(store, objects, remote, sure)?;
                 continue;
             }
+        } else {
+            // Somebody may have received it, and died.
+            store.harden()?;
         }
         position = Position::behind(&link);
     }
@@ -99,17 +104,29 @@ fn all(
 fn stand_anew(
     store: &Arc<Store>,
     objects: &Objects<'_>,
-    known: Option<&Position>,
+    remote: &mut Remote,
     sure: &Sure,
 ) -> Result<Position> {
-    match locate(store, objects, known)? {
+    let known = remote.position.clone();
+    let found = locate(store, objects, known.as_ref())?;
+    remote.stand_elsewhere();
+    match found {
         Found::Nothing => {
-            sure.note(0);
+            sure.note(0, true);
             Ok(Position::start(store.lineage()))
         }
         Found::At(link) => Ok(Position::behind(&link)),
         Found::Ahead(head) => all(store, objects, &head, known.map(|at| (at.lsn(), at.id))),
     }
+}
+
+fn given_up(objects: &Objects<'_>, position: &Position) -> Error {
+    let text = format!(
+        "{} gave up what is behind LSN {} while it was read; begin again, with a later LSN or time",
+        objects.url(),
+        position.lsn
+    );
+    Error::new(Code::Trimmed, text)
 }
 
 /// True if what the store has behind a position may have been received: a pull that was interrupted between two entries

@@ -1,5 +1,6 @@
 //! Pushing: what a remote doesn't have is put there, and becomes its next manifest.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::chain::{self, Appended, Behind, Link, Sure};
 use crate::hex;
 use crate::images::ImageSegment;
 use crate::library::fetch_index;
-use crate::manifest::{Manifest, Part, VERSION, WHOLE_EVERY};
+use crate::manifest::{Manifest, Part, VERSION, WHOLE_AT_LAST, WHOLE_EVERY};
 use crate::objects::Objects;
 use crate::probe::probe;
 use crate::runs::{self, Shelf};
@@ -132,6 +133,8 @@ pub(crate) fn settle(
         }
     }
     remote.attempt = None;
+    // It may come to be there yet, and name what was made with this salt.
+    remote.uploading = None;
     keep(remote)
 }
 
@@ -146,6 +149,8 @@ pub(crate) struct How<'a> {
     pub grace: Duration,
     /// Which manifest is known to be the newest.
     pub sure: &'a Sure,
+    /// What didn't work, beside what was asked for.
+    pub trouble: &'a Cell<Option<Error>>,
 }
 
 /// Keeps what is known of a remote.
@@ -169,20 +174,23 @@ pub(crate) fn push(
     settle(store, objects, remote, keep)?;
     for _ in 0..TRIES {
         let lineage = store.lineage();
+        let look = |position: &Position| {
+            chain::behind(objects, position, how.sure, how.sure.newest(position.number))
+        };
         let (position, seen) = standing(store, objects, remote, how)?;
         remote.position = Some(position.clone());
         let taken = match seen {
             Some(Behind::Next(taken)) => *taken,
             seen => match next(store, objects, remote, &position, how, keep)? {
-                None => match seen.map_or_else(|| chain::behind(objects, &position, how.sure), Ok)? {
+                None => match seen.map_or_else(|| look(&position), Ok)? {
                     Behind::Nothing => return Ok(position.lsn()),
                     Behind::Next(taken) => *taken,
                     Behind::Gone => continue,
                 },
                 Some(manifest) => {
                     // What was put there may have taken long.
-                    if !how.sure.of(position.number) {
-                        match chain::behind(objects, &position, how.sure)? {
+                    if !how.sure.newest(position.number) {
+                        match look(&position)? {
                             Behind::Nothing => {}
                             Behind::Next(_) | Behind::Gone => continue,
                         }
@@ -194,10 +202,15 @@ pub(crate) fn push(
                     remote.attempt = None;
                     match appended {
                         Appended::Ours(hash) => {
+                            // The machine may have slept meanwhile, or an answer been late.
+                            if !how.sure.newest(position.number) && !chain::went_on(objects, &position)? {
+                                chain::remove(objects, manifest.number)?;
+                                continue;
+                            }
                             let link = Link { manifest, hash };
                             remote.moved(&link);
                             keep(remote)?;
-                            how.sure.note(link.manifest.number);
+                            how.sure.note(link.manifest.number, true);
                             chain::hint(objects, link.manifest.number);
                             return Ok(link.manifest.part.range().last);
                         }
@@ -209,12 +222,13 @@ pub(crate) fn push(
         keep(remote)?;
         let (theirs, head) = (&taken.manifest.part, store.head());
         if taken.manifest.lineage == lineage && has(store, theirs)? {
+            store.harden()?;
             remote.position = Some(Position::behind(&taken));
             continue;
         }
         return Err(if taken.manifest.lineage != lineage && head > Lsn::ZERO {
             foreign(objects)
-        } else if position.lsn() == head {
+        } else if position.lsn() == head || !store.has_own_since(position.lsn())? {
             overtaken(objects, theirs)
         } else {
             diverged(objects, theirs, position.lsn(), head)
@@ -229,22 +243,24 @@ pub(crate) fn push(
 fn standing(
     store: &Store,
     objects: &Objects<'_>,
-    remote: &Remote,
+    remote: &mut Remote,
     how: How<'_>,
 ) -> Result<(Position, Option<Behind>)> {
     let holding = holding(store, remote)?;
     if let Some(position) = holding {
-        if how.sure.of(position.number) {
+        if how.sure.newest(position.number) {
             return Ok((position, None));
         }
-        match chain::behind(objects, &position, how.sure)? {
+        match chain::behind(objects, &position, how.sure, false)? {
             Behind::Gone => {}
             seen => return Ok((position, Some(seen))),
         }
     }
-    match locate(store, objects, remote.position.as_ref())? {
+    let found = locate(store, objects, remote.position.as_ref())?;
+    remote.stand_elsewhere();
+    match found {
         Found::Nothing => {
-            how.sure.note(0);
+            how.sure.note(0, true);
             Ok((Position::start(store.lineage()), None))
         }
         Found::At(link) => Ok((Position::behind(&link), None)),
@@ -271,13 +287,16 @@ fn next(
     let (image, segments) = segment::send(store, objects, position.lsn(), how.piece, each)?;
     let state = image.state()?;
     let sent: u64 = segments.iter().flatten().map(|segment| segment.bytes).sum();
-    let due = number - position.whole >= WHOLE_EVERY;
+    let (due, overdue) = (number - position.whole >= WHOLE_EVERY, number - position.whole >= WHOLE_AT_LAST);
     let whole = segments.is_none() || due || sent >= WHOLE_BYTES;
     let runs = if whole {
         // A manifest that can't be read any more costs bytes, and nothing else.
         let before = match position.whole {
             0 => None,
-            at => chain::read(objects, at)?.and_then(|link| link.manifest.runs),
+            at => match chain::read(objects, at) {
+                Err(e) if e.code() == Code::Damaged => None,
+                found => found?.and_then(|link| link.manifest.runs),
+            },
         };
         let begun = remote.uploading.as_deref().and_then(hex::parse);
         let salt = match begun {
@@ -287,7 +306,7 @@ fn next(
         remote.uploading = Some(hex::print(&salt));
         keep(remote)?;
         let shelf = There { objects, resumed: begun.is_some() };
-        runs::make(&image, before.as_ref(), segments.is_none(), salt, &shelf)?
+        runs::make(&image, before.as_ref(), segments.is_none() || overdue, salt, &shelf)?
     } else {
         None
     };
@@ -301,7 +320,14 @@ fn next(
         segments: segments.unwrap_or_default(),
     };
     let trimmed = match whole {
-        true => trim::declare(objects, retain, position, number, &part, how)?,
+        // An old manifest that can't be read holds up what is given up, and no push.
+        true => match trim::declare(objects, retain, position, number, &part, how) {
+            Err(e) if matches!(e.code(), Code::Damaged | Code::Missing | Code::Denied | Code::Format) => {
+                how.trouble.set(Some(e));
+                position.trimmed
+            }
+            declared => declared?,
+        },
         false => position.trimmed,
     };
     Ok(Some(Manifest {

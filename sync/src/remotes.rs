@@ -1,5 +1,6 @@
 //! The remotes of a store, as a host sees them.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -286,7 +287,7 @@ impl<'a> Remotes<'a> {
                 Ok(())
             })
         };
-        let mut trouble = None;
+        let trouble = Cell::new(None);
         let reached = self.desk.objects(name, &address, &remote.settings, false, self.stop);
         let done = reached.and_then(|objects| {
             let mut keep = |remote: &Remote| {
@@ -305,17 +306,20 @@ impl<'a> Remotes<'a> {
             }
             if task != Task::Pull && done.is_ok() {
                 let Remotes { piece, grace, .. } = *self;
-                let how = push::How { now: self.store.now(), piece, grace, sure: &sure };
+                let how = push::How { now: self.store.now(), piece, grace, sure: &sure, trouble: &trouble };
                 done = push::push(self.store, &objects, &mut remote, how, &mut keep);
                 if done.is_ok() && remote.settings.retention().is_some() {
-                    trouble = trim::sweep(&objects, &mut remote, how.now, &mut keep).err();
+                    if let Err(e) = trim::sweep(&objects, &mut remote, how.now, &mut keep) {
+                        trouble.set(Some(e));
+                    }
                 }
             }
             self.desk.be_sure(name, sure.noted().filter(|_| done.is_ok()));
             let now = self.store.now();
-            if done.is_ok() && name == ORIGIN && now.saturating_sub(remote.leased) >= lease::RENEWED_EVERY {
-                // It will be tried again, and pages are there meanwhile.
-                if self.store.keep_source().is_ok() {
+            if done.is_ok() && now.abs_diff(remote.leased) >= lease::RENEWED_EVERY {
+                // It will be tried again, and pages are there meanwhile. Who may not write has none.
+                let renewed = self.store.keep_source();
+                if renewed.is_ok() || renewed.is_err_and(|e| e.code() == Code::Denied) {
                     remote.leased = now;
                 }
             }
@@ -326,7 +330,7 @@ impl<'a> Remotes<'a> {
             // What was pushed is there, whatever became of what was to be removed.
             Ok(_) => {
                 remote.last_success = Some(SystemClock.now_ms());
-                remote.last_error = trouble.map(|e: Error| e.to_string());
+                remote.last_error = trouble.take().map(|e: Error| e.to_string());
             }
             Err(e) if matches!(e.code(), Code::Busy | Code::Interrupted) => {}
             Err(e) => remote.last_error = Some(e.to_string()),

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tideline_journal::disk::{Disk, SimDisk, SimProcess};
 use tideline_journal::{Clock, Code, Lsn, Result, Store, SystemClock};
-use tideline_sync::{Cloning, Options, Point};
+use tideline_sync::{Address, Cloning, Options, Point, RemotePages, Remotes};
 
 const DAY: u64 = 24 * 3600 * 1000;
 
@@ -323,7 +323,7 @@ fn what_a_lazy_clone_needs_stays_for_as_long_as_it_says_so() {
                 assert_eq!(found, expected);
                 // Hydrated, it needs none.
                 store.hydrate(|_, _| true).unwrap();
-                world.days(3);
+                world.days(6);
                 assert!(world.names().iter().all(|name| !name.starts_with("lease/")));
                 assert_eq!(world.segments_nobody_names(), Vec::<String>::new());
             }
@@ -333,6 +333,35 @@ fn what_a_lazy_clone_needs_stays_for_as_long_as_it_says_so() {
             }
         }
     }
+}
+
+#[test]
+fn a_lease_is_kept_where_the_pages_are_also_when_origin_is_elsewhere() {
+    let (from, to) = (Fickle::new(), Fickle::new());
+    let world = World::on(Arc::clone(&from), &keeping("none"));
+    let process = SimDisk::new().process();
+    world.clone_to(&process, Point::Newest).unwrap();
+    // Another place from now on, as its URL tells.
+    let elsewhere = "file:///var";
+    let open = {
+        let (from, to) = (Arc::clone(&from), Arc::clone(&to));
+        move |address: &Address| -> Result<Arc<dyn ObjectStore>> {
+            Ok(if address.url() == URL { Arc::clone(&from) as _ } else { Arc::clone(&to) as _ })
+        }
+    };
+    let own = tideline_journal::Options {
+        clock: Arc::clone(&world.clock) as _,
+        source: Some(Arc::new(RemotePages::through(open.clone()))),
+        ..pages::options()
+    };
+    let store = Store::open(process as Arc<dyn Disk>, Path::new("/b.db"), own).unwrap();
+    let there = Remotes::through(&store, open);
+    there.add("origin", elsewhere, Some(&keeping("none"))).unwrap();
+    let later = world.clock.now_ms() + 3 * DAY;
+    world.clock.0.store(later, Ordering::SeqCst);
+    from.set_clock(later);
+    there.push("origin").unwrap();
+    assert_eq!(from.written_in("lease"), [later]);
 }
 
 #[test]

@@ -138,6 +138,12 @@ impl Fickle {
         *self.hook.0.lock().unwrap() = Some(Box::new(work));
     }
 
+    /// When the objects in a folder were written, by its clock.
+    pub fn written_in(&self, folder: &str) -> Vec<u64> {
+        let written = self.written.lock().unwrap();
+        written.iter().filter(|(at, _)| at.as_ref().starts_with(folder)).map(|(_, &time)| time).collect()
+    }
+
     /// Has every request wait from now on, or go on.
     pub fn stall(&self, yes: bool) {
         self.stall.store(yes, Ordering::SeqCst);
