@@ -40,7 +40,7 @@ impl Cloning<'_> {
     /// Makes a new database at the absolute `path`; what it was cloned from becomes its remote `origin`. Returns its LSN.
     ///
     /// # Errors
-    /// `Argument` if something is at `path`; `Missing` if nothing was pushed to the URL; as [`Remotes::pull`]. Nothing is
+    /// `Argument` if something is at `path`; `Missing` if nothing was pushed to the URL; as [`crate::Remotes::pull`]. Nothing is
     /// left at `path` then.
     pub fn make(&self, disk: Arc<dyn Disk>, path: &Path) -> Result<Lsn> {
         self.make_through(Desk::usual(), disk, path)
