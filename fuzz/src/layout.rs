@@ -68,7 +68,7 @@ pub const ENTRY_FIELDS: [Field; 21] = [
     (6, 2),
     FIRST,
     LAST,
-    (24, 8),
+    EPOCH,
     PREV,
     LEN,
     TABLE,
@@ -86,6 +86,8 @@ pub const ENTRY_FIELDS: [Field; 21] = [
     NOTES,
     (120, 8),
 ];
+/// Of an entry: the epoch that it was written under.
+pub const EPOCH: Field = (24, 8);
 /// Of an entry: what it is.
 pub const KIND: Field = (4, 2);
 /// Of an entry: first LSN.

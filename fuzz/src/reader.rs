@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use tideline_journal::{Code, lock_page, page_hash};
 
 use crate::layout::{
-    CLAIMED, DURABLE, ENTRY_HEADER, FIRST, KIND, LAST, LEN, NOTES, PAGE_SIZE, PREV, RECORD, ROW, ROW_HASH,
-    ROWS, SEGMENT_HEADER, TABLE, bounds, chain, newest_slot,
+    CLAIMED, DURABLE, ENTRY_HEADER, EPOCH, FIRST, KIND, LAST, LEN, NOTES, PAGE_SIZE, PREV, RECORD, ROW,
+    ROW_HASH, ROWS, SEGMENT_HEADER, TABLE, bounds, chain, newest_slot,
 };
 use crate::pages::{BASE, Content, Files, SIDE, canonical};
 use crate::value::{Field, get};
@@ -300,6 +300,27 @@ impl<'a> Walk<'a> {
         (page_hash(page, &image) == get(row, ROW_HASH)).then_some(image)
     }
 
+    /// Newest LSN of which a whole entry behind the end says that it was on the disk: one in the same segment, of the
+    /// epoch of the last entry or of what is at the end.
+    fn claimed_behind(&self) -> u64 {
+        let Place { number, offset, .. } = self.place;
+        let Some(segment) = self.files.get(&segment_path(number)) else { return 0 };
+        let header = |at: u64| segment.get(at as usize..)?.get(..ENTRY_HEADER);
+        let last = self.entries.last().map(|(_, entry)| get(&entry.header, EPOCH));
+        let epochs: Vec<u64> =
+            header(offset).map(|header| get(header, EPOCH)).into_iter().chain(last).collect();
+        let whole = |at| {
+            let chain = get(header(at)?, PREV);
+            entry_at(self.files, Place { number, offset: at, chain }, b"COM1")
+        };
+        let behind = (offset.next_multiple_of(64)..segment.len() as u64).step_by(64).filter_map(whole);
+        behind
+            .filter(|entry| epochs.contains(&entry.get(EPOCH)))
+            .map(|entry| entry.get(CLAIMED))
+            .max()
+            .unwrap_or(0)
+    }
+
     fn is_sound(&self, entry: &Entry) -> bool {
         let page_size = entry.get(PAGE_SIZE) as usize;
         entry.rows().all(|row| self.image(self.place.number, row, page_size).is_some())
@@ -348,7 +369,7 @@ pub fn recover(files: &Files, states: &BTreeMap<u64, Content>) -> Result<Journal
             let own = *path == segment_path(get(header, NUMBER) as u32) && get(header, (16, 8)) == lineage;
             own.then(|| get(header, SEGMENT_DURABLE))
         });
-        least = claims.fold(least, u64::max);
+        least = claims.fold(least, u64::max).max(walk.claimed_behind());
     }
     if walk.lsn < least {
         return Err(Code::Damaged);

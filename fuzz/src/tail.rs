@@ -7,9 +7,9 @@ use arbitrary::Arbitrary;
 use tideline_journal::page_hash;
 
 use crate::layout::{
-    CLAIMED, DURABLE, ENTRY_FIELDS, ENTRY_HEADER, FIRST, KIND, LAST, LEN, NOTES, PAGE_SIZE, PREV, RECORD,
-    ROW, ROW_FIELDS, ROWS, SEGMENT_FIELDS, SEGMENT_HEADER, SLOT, SLOT_USED, TABLE, chain, newest_slot,
-    sequence,
+    CLAIMED, DURABLE, ENTRY_FIELDS, ENTRY_HEADER, EPOCH, FIRST, KIND, LAST, LEN, NOTES, PAGE_SIZE, PREV,
+    RECORD, ROW, ROW_FIELDS, ROWS, SEGMENT_FIELDS, SEGMENT_HEADER, SLOT, SLOT_USED, TABLE, chain,
+    newest_slot, sequence,
 };
 use crate::pages::{Change, Content, Files, PAGE, SIDE, image};
 use crate::reader::{Journal, segment_path};
@@ -301,7 +301,7 @@ impl Tail {
         put(header, (6, 2), 1);
         put(header, FIRST, first);
         put(header, LAST, last);
-        put(header, (24, 8), plan.epoch.into());
+        put(header, EPOCH, plan.epoch.into());
         put(header, PREV, self.chain);
         put(header, TABLE, table as u64);
         put(header, ROWS, images.len() as u64);

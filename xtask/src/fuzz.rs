@@ -1,12 +1,14 @@
 //! The fuzz targets: built, and each run for a short while, or for longer by `cargo xtask soak fuzz`.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use crate::workspace::{Result, Workspace, headline, output, run};
 
-/// How long each target runs in CI, in seconds.
-const SHORT: u32 = 5;
+/// How many inputs each target gets in CI: the seeds, and what is made of them in the same way each time. Looking for
+/// what nobody has seen yet is what `cargo xtask soak fuzz` is for.
+const SHORT: u32 = 1000;
 
 /// Builds and runs them. `Ok(Some(reason))` says why they were left out.
 pub fn smoke(workspace: &Workspace) -> Result<Option<String>> {
@@ -18,7 +20,13 @@ pub fn smoke(workspace: &Workspace) -> Result<Option<String>> {
         return Ok(Some(error.to_string()));
     }
     for target in build(workspace)? {
-        run(&mut target_for(workspace, &target, SHORT)?)?;
+        // Nothing of an earlier run, so that each is like the others.
+        let corpus = workspace.root().join("target/fuzz-smoke").join(&target);
+        if corpus.exists() {
+            fs::remove_dir_all(&corpus)?;
+        }
+        let limits = [format!("-runs={SHORT}"), "-seed=1".to_owned()];
+        run(&mut target_on(workspace, &target, &corpus, &limits)?)?;
     }
     Ok(None)
 }
@@ -38,12 +46,16 @@ pub fn build(workspace: &Workspace) -> Result<Vec<String>> {
 
 /// One of them, on its corpus and its seeds, for so many seconds.
 pub fn target_for(workspace: &Workspace, target: &str, seconds: u32) -> Result<Command> {
-    // What is found goes into the first; the seeds are only read.
     let corpus = workspace.root().join("fuzz/corpus").join(target);
+    target_on(workspace, target, &corpus, &[format!("-max_total_time={seconds}")])
+}
+
+/// One of them, within limits. What is found goes into `corpus`; the seeds are only read.
+fn target_on(workspace: &Workspace, target: &str, corpus: &Path, limits: &[String]) -> Result<Command> {
     let seeds = workspace.root().join("fuzz/seeds").join(target);
-    fs::create_dir_all(&corpus)?;
+    fs::create_dir_all(corpus)?;
     let mut command = fuzz(workspace, &["run", target]);
-    command.args([&corpus, &seeds]).arg("--").arg(format!("-max_total_time={seconds}"));
+    command.args([corpus, &seeds]).arg("--").args(limits);
     command.arg("-rss_limit_mb=2048");
     Ok(command)
 }
