@@ -8,11 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{At, Code, Error, Result};
-use crate::format::{SegmentKind, Superblock};
+use crate::error::{Code, Error, Result};
+use crate::format::Superblock;
 use crate::index::Index;
 use crate::lsn::{Lsn, LsnRange};
-use crate::segment::Segment;
 use crate::store::Store;
 
 /// How long a compaction waits for the writer's place.
@@ -102,8 +101,7 @@ impl Store {
 
     /// Writes the segments up to the one that holds the range's end into a new one.
     fn rewrite_merged(&self, index: &Arc<Index>, range: LsnRange, block: &Superblock) -> Result<u64> {
-        let old: Vec<&Arc<Segment>> =
-            index.retained(block.horizon.lsn).filter(|s| s.header.kind == SegmentKind::Journal).collect();
+        let old = index.retained_journal(block.horizon.lsn);
         let split = old.iter().position(|s| s.header.first > range.last).ok_or_else(|| {
             Error::new(Code::Io, "the range's last segment isn't sealed; report this as a bug")
         })?;
@@ -111,9 +109,8 @@ impl Store {
         let segment = self.merged_segment(index, old[0].header.first, range, next)?;
         self.sync_side()?;
         let number = segment.header.number;
-        let len = |segment: &Segment| segment.file.len().at(|| format!("reading {}", segment.path.display()));
-        let before = old.iter().map(|segment| len(segment)).sum::<Result<u64>>()?;
-        let freed = before.saturating_sub(len(&segment)?);
+        let before = old.iter().map(|segment| segment.len()).sum::<Result<u64>>()?;
+        let freed = before.saturating_sub(segment.len()?);
         {
             let _guard = self.lock_superblock()?;
             let mut block = self.read_superblock()?;

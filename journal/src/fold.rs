@@ -18,7 +18,6 @@ use crate::format::{Mark, Name, ROW_LEN, Retention, SegmentKind, Superblock};
 use crate::hashes::Hashes;
 use crate::index::{Index, Shrunk};
 use crate::lsn::Lsn;
-use crate::segment::Segment;
 use crate::snapshot::{Snapshot, hash_in_table};
 use crate::state::{State, lock_page};
 use crate::store::{MARK_BYTE, Store, base_header};
@@ -509,12 +508,8 @@ impl Store {
 /// The horizon that retention asks for, up to `limit`, which isn't above `head`, if it is above the present one: always
 /// the last LSN of a sealed segment.
 fn retained_from(index: &Index, block: &Superblock, head: Lsn, limit: Lsn, now: u64) -> Result<Option<Lsn>> {
-    let segments: Vec<&Arc<Segment>> =
-        index.retained(block.horizon.lsn).filter(|s| s.header.kind == SegmentKind::Journal).collect();
-    let lens: Vec<u64> = segments
-        .iter()
-        .map(|s| s.file.len().at(|| format!("reading {}", s.path.display())))
-        .collect::<Result<_>>()?;
+    let segments = index.retained_journal(block.horizon.lsn);
+    let lens: Vec<u64> = segments.iter().map(|segment| segment.len()).collect::<Result<_>>()?;
     let mut behind: u64 = lens.iter().sum();
     let mut horizon = None;
     let mut dropped = 0;

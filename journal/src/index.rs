@@ -184,6 +184,11 @@ impl Index {
         self.segments().skip(self.dropped(horizon))
     }
 
+    /// Those of [`Index::retained`] that are the journal's own, and not kept for what was dropped from it.
+    pub fn retained_journal(&self, horizon: Lsn) -> Vec<&Arc<Segment>> {
+        self.retained(horizon).filter(|segment| segment.header.kind == SegmentKind::Journal).collect()
+    }
+
     /// How many segments before those of [`Index::retained`] there are.
     pub fn dropped(&self, horizon: Lsn) -> usize {
         let begins = |s: &Segment| s.header.kind == SegmentKind::Journal && s.header.first <= horizon.next();

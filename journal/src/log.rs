@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::{At, Result};
+use crate::error::Result;
 use crate::format::Origin;
 use crate::lsn::{Lsn, LsnRange};
 use crate::session::Session;
@@ -69,7 +69,7 @@ impl Store {
         let (mut segments, mut journal_bytes) = (0, 0);
         for segment in index.retained(self.read_superblock()?.horizon.lsn) {
             segments += 1;
-            journal_bytes += segment.file.len().at(|| format!("reading {}", segment.path.display()))?;
+            journal_bytes += segment.len()?;
         }
         Ok(Status {
             path: self.path.clone(),

@@ -104,6 +104,14 @@ impl Segment {
         Segment { header, file, path, assumed, under_way, inode: OnceLock::new(), gone }
     }
 
+    /// Length of its file, in bytes.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn len(&self) -> Result<u64> {
+        self.file.len().at(|| format!("reading {}", self.path.display()))
+    }
+
     /// Creates the file with its header and `capacity` bytes, durably.
     pub fn create(disk: &dyn Disk, path: PathBuf, header: SegmentHeader, capacity: u64) -> Result<Segment> {
         let file = disk.open(&path, How::Create).at(|| format!("creating {}", path.display()))?;
@@ -214,7 +222,7 @@ impl Segment {
     /// Newest LSN of which an entry says that it was on the disk: one that is whole, lies anywhere at or behind `offset`
     /// and has one of these epochs. What an earlier life left has another, or knew of less.
     pub fn claimed_behind(&self, offset: u64, epochs: &[u64]) -> Result<Lsn> {
-        let len = self.file.len().at(|| format!("reading {}", self.path.display()))?;
+        let len = self.len()?;
         let mut claimed = Lsn::ZERO;
         let mut at = round_up(offset, ENTRY_ALIGN);
         // Bytes that only look like entries may ask for each other's again and again.
@@ -233,6 +241,9 @@ impl Segment {
                 };
                 let news = |header: &EntryHeader| epochs.contains(&header.epoch) && header.durable > claimed;
                 let Some(header) = header.filter(news) else { continue };
+                if here.saturating_add(header.len) > len {
+                    continue;
+                }
                 let Some(left) = patience.checked_sub(header.table_len()) else { return Ok(claimed) };
                 patience = left;
                 if self.entry(here, header.prev)?.is_some() {

@@ -70,7 +70,7 @@ impl Store {
         if segment.gone.swap(true, Ordering::Relaxed) {
             return Ok(true);
         }
-        let len = segment.file.len().at(|| format!("reading {}", segment.path.display()))?;
+        let len = segment.len()?;
         let usual = self.options.segment_bytes..=self.options.segment_bytes.saturating_mul(2).max(LONG);
         let mut spares = self.spares.lock();
         if segment.header.kind != SegmentKind::Journal || !usual.contains(&len) || spares.len() >= MOST {

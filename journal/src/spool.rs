@@ -3,13 +3,10 @@
 //! Whoever talks to remotes says what they haven't got each time that it changes what it keeps about them. That is looked
 //! at only when history is about to be given up, so commits never wait for it; and beyond a bound nobody is waited for.
 
-use std::sync::Arc;
-
-use crate::error::{At, Code, Result};
-use crate::format::{SegmentKind, Superblock, Unsent};
+use crate::error::{Code, Result};
+use crate::format::{Superblock, Unsent};
 use crate::index::Index;
 use crate::lsn::Lsn;
-use crate::segment::Segment;
 use crate::store::Store;
 
 impl Store {
@@ -20,13 +17,12 @@ impl Store {
         if unsent.is_empty() {
             return Ok(None);
         }
-        let segments: Vec<&Arc<Segment>> =
-            index.retained(block.horizon.lsn).filter(|s| s.header.kind == SegmentKind::Journal).collect();
+        let segments = index.retained_journal(block.horizon.lsn);
         // For each of them its length, and that of those behind.
         let mut lens = Vec::with_capacity(segments.len());
         let mut sum = 0u64;
         for segment in segments.iter().rev() {
-            sum += segment.file.len().at(|| format!("reading {}", segment.path.display()))?;
+            sum += segment.len()?;
             lens.push(sum);
         }
         lens.reverse();
@@ -65,9 +61,11 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
 
     use super::*;
     use crate::disk::{Disk, How, SimDisk};
+    use crate::error::At;
     use crate::format::{Name, Retention};
     use crate::sample::{commit, last, write};
     use crate::session::Session;

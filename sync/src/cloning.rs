@@ -17,8 +17,8 @@ use crate::desk::Desk;
 use crate::lazy::Description;
 use crate::manifest::Part;
 use crate::objects::Objects;
+use crate::point::Point;
 use crate::remotes::{ORIGIN, Options};
-use crate::segment::Point;
 use crate::settings::Given;
 use crate::{hex, lease, pull};
 
@@ -40,8 +40,8 @@ impl Cloning<'_> {
     /// Makes a new database at the absolute `path`; what it was cloned from becomes its remote `origin`. Returns its LSN.
     ///
     /// # Errors
-    /// `Argument` if something is at `path`; `Missing` if nothing was pushed to the URL; as [`crate::Remotes::pull`]. Nothing is
-    /// left at `path` then.
+    /// `Argument` if something is at `path`; `Missing` if nothing was pushed to the URL; as [`crate::Remotes::pull`].
+    /// Nothing is left at `path` then.
     pub fn make(&self, disk: Arc<dyn Disk>, path: &Path) -> Result<Lsn> {
         self.make_through(Desk::usual(), disk, path)
     }

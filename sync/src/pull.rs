@@ -8,8 +8,9 @@ use crate::book::{Position, Remote};
 use crate::chain::{self, Behind, Link, Sure};
 use crate::manifest::{Manifest, Part};
 use crate::objects::Objects;
+use crate::point::Point;
 use crate::push::{Found, Keep, diverged, has, holding, locate, settle};
-use crate::segment::{self, Point};
+use crate::segment;
 use crate::whole;
 
 /// Gets what the remote has, up to a point; returns the LSN that the store has then.

@@ -10,6 +10,7 @@ use tideline_journal::{Code, Durability, Error, Image, Lsn, Result, Store, shipp
 use crate::hex;
 use crate::manifest::{Hash, SegmentName, VERSION, hash};
 use crate::objects::Objects;
+use crate::point::Point;
 
 const MAGIC: &[u8; 8] = b"TIDEPACK";
 pub(crate) const HEADER_LEN: usize = 24;
@@ -109,8 +110,8 @@ fn unpacked(packing: u32, bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
 }
 
 /// Puts everything between `after` and a snapshot into the store, in pieces of about `piece` bytes, and `each` LSN by
-/// itself, or all in few entries. Returns the snapshot, with the segments: `None` where history isn't there any more, or `after` lies inside of what was merged, so that only
-/// the whole database helps.
+/// itself, or all in few entries. Returns the snapshot, with the segments: `None` where history isn't there any more, or
+/// `after` lies inside of what was merged, so that only the whole database helps.
 pub(crate) fn send(
     store: &Arc<Store>,
     objects: &Objects<'_>,
@@ -157,28 +158,6 @@ fn send_behind(
         segments.push(packing.send(objects)?);
     }
     Ok((batches.into_image(), segments))
-}
-
-/// How far what is at a remote is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Point {
-    /// All of it.
-    Newest,
-    /// Up to this LSN.
-    Lsn(Lsn),
-    /// Up to the newest commit that isn't later, in milliseconds since 1970.
-    Time(u64),
-}
-
-impl Point {
-    /// Whether a commit is in it.
-    pub(crate) fn has(self, lsn: u64, time: u64) -> bool {
-        match self {
-            Point::Newest => true,
-            Point::Lsn(last) => lsn <= last.get(),
-            Point::Time(last) => time <= last,
-        }
-    }
 }
 
 /// Applies what is in a segment up to a point, which goes on from the commit `known`: a power cut may take it back. False

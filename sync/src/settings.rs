@@ -33,10 +33,8 @@ enum What {
     Folder,
     /// The path of a file, from the root.
     File,
-    /// From 1 on.
-    Number,
-    /// From 0 on.
-    Amount,
+    /// A number from this one on.
+    From(u64),
     /// Text that is never kept, and never told.
     Secret,
 }
@@ -48,10 +46,10 @@ const KNOWN: [Known; 23] = [
     Known { name: "single_writer", kinds: ALL, what: What::Flag },
     Known { name: "retain", kinds: ALL, what: What::History },
     Known { name: "cache", kinds: ALL, what: What::Folder },
-    Known { name: "cache_mib", kinds: ALL, what: What::Number },
+    Known { name: "cache_mib", kinds: ALL, what: What::From(1) },
     Known { name: "key_file", kinds: ALL, what: What::File },
     Known { name: "key_env", kinds: ALL, what: What::Text },
-    Known { name: "spool_mib", kinds: ALL, what: What::Amount },
+    Known { name: "spool_mib", kinds: ALL, what: What::From(0) },
     Known { name: "timeout", kinds: NET, what: What::Time },
     Known { name: "endpoint", kinds: NET, what: What::Text },
     Known { name: "anonymous", kinds: NET, what: What::Flag },
@@ -157,19 +155,15 @@ impl Given {
                     _ if known.what == What::File => return Err(refuse("the path of a file, from the root")),
                     _ => return Err(refuse("the path of a folder, from the root")),
                 },
-                What::Number => match value.as_u64() {
-                    Some(number) if (1..1 << 32).contains(&number) => number.to_string(),
-                    _ => return Err(refuse("a number from 1 on")),
+                What::From(least) => match value.as_u64() {
+                    Some(number) if (least..1 << 32).contains(&number) => number.to_string(),
+                    _ => return Err(refuse(&format!("a number from {least} on"))),
                 },
                 What::History => match value.as_str().map(str::parse::<Retention>) {
                     Some(Ok(retention @ (Retention::None | Retention::Lsns(_) | Retention::Seconds(_)))) => {
                         retention.to_string()
                     }
                     _ => return Err(refuse("something like '7 days', '10000 lsns' or 'none'")),
-                },
-                What::Amount => match value.as_u64() {
-                    Some(number) if number < 1 << 32 => number.to_string(),
-                    _ => return Err(refuse("a number from 0 on")),
                 },
                 What::Time => match value.as_str().and_then(time) {
                     Some(_) => value.as_str().unwrap_or_default().to_owned(),

@@ -87,11 +87,11 @@ pub(crate) fn sweep(objects: &Objects<'_>, remote: &mut Remote, now: u64, keep: 
         0 => chain::oldest(objects, end)?,
         swept => swept,
     };
-    // What isn't in these runs is in no later ones: a segment that is made again has another salt.
     // By the object store's clock, which wrote the leases.
     let newest = remote.position.as_ref().map_or(end, |position| position.number);
     let now = chain::written(objects, newest)?.map_or(now, |newest| newest.min(now));
     let Leases { held: mut needed, over } = lease::all(objects, now)?;
+    // What isn't in these runs is in no later ones: a segment that is made again has another salt.
     needed.extend(first.manifest.runs.iter().flat_map(|runs| runs.segments()).map(|segment| segment.hash));
     for (listed, lease) in over {
         // What newer manifests name goes with them.

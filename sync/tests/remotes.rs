@@ -5,10 +5,8 @@ mod common;
 use std::sync::Arc;
 
 use common::pages::{self, Change, Rng, open, read};
-use common::{Failing, Fickle, Honesty, URL, clone, cloned, commit, remotes, reopen};
+use common::{Failing, Fickle, Honesty, URL, clone, cloned, commit, objects, over, remotes, reopen};
 use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use tideline_journal::disk::{Disk, SimDisk, SimProcess};
 use tideline_journal::{Code, Durability, Lsn, Retention, Session, Store};
 use tideline_sync::{Options, Task};
@@ -70,36 +68,6 @@ fn second(disk: &Arc<SimDisk>, fickle: &Arc<Fickle>) -> Arc<Store> {
     let process = disk.process();
     clone(&process, fickle, "/b.db").unwrap();
     reopen(&process, fickle, "/b.db").unwrap()
-}
-
-/// Runs a future that is never pending: objects in memory answer at once.
-fn now<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
-}
-
-/// Copies of all objects.
-fn objects(fickle: &Fickle) -> Vec<(Path, Vec<u8>)> {
-    use futures_util::StreamExt;
-    now(async {
-        let mut all = Vec::new();
-        let mut list = fickle.memory.list(None);
-        while let Some(found) = list.next().await {
-            let at = found.unwrap().location;
-            let bytes = fickle.memory.get(&at).await.unwrap().bytes().await.unwrap();
-            all.push((at, bytes.to_vec()));
-        }
-        all
-    })
-}
-
-fn memory_with(objects: &[(Path, Vec<u8>)]) -> InMemory {
-    let memory = InMemory::new();
-    now(async {
-        for (at, bytes) in objects {
-            memory.put(at, bytes.clone().into()).await.unwrap();
-        }
-    });
-    memory
 }
 
 #[test]
@@ -550,7 +518,7 @@ fn an_object_that_was_damaged_or_lost_is_never_taken_for_what_it_was() {
                     format!("byte {byte} of {at}")
                 }
             };
-            let fickle = Fickle::over(memory_with(&damaged));
+            let fickle = over(&damaged);
             let disk = SimDisk::new();
             let process = disk.process();
             match clone(&process, &fickle, "/b.db") {
@@ -731,7 +699,7 @@ fn a_clone_that_fails_leaves_nothing_and_takes_nothing() {
     let fickle = Fickle::new();
     pushed(&SimDisk::new(), &fickle, 3);
     let lost = objects(&fickle).into_iter().filter(|(at, _)| !at.as_ref().starts_with("segment/"));
-    let broken = Fickle::over(memory_with(&lost.collect::<Vec<_>>()));
+    let broken = over(&lost.collect::<Vec<_>>());
     let disk = SimDisk::new();
     let process = disk.process();
     // Nobody else: nothing is left.

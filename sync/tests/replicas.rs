@@ -10,22 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::pages::{self, Model, Rng, read};
-use common::{Fickle, URL, commit, options, remotes, way};
+use common::{Fickle, Moved, URL, clone_until, commit, options, remotes};
 use tideline_journal::disk::{Disk, SimDisk};
 use tideline_journal::{Clock, Code, Error, Lsn, Retention, Store, SystemClock};
-use tideline_sync::{Cloning, Options, Point};
+use tideline_sync::{Options, Point};
 
 const HOUR: u64 = 3600 * 1000;
 const KEPT_DAYS: u64 = 2;
 const REPLICAS: usize = 4;
-
-struct Moved(AtomicU64);
-
-impl Clock for Moved {
-    fn now_ms(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 /// What a database may be at an LSN.
 #[derive(Default)]
@@ -114,15 +106,7 @@ impl World {
     /// A new replica, and what it has is what it should.
     fn cloned(&mut self, until: Point) -> Result<Replica, Error> {
         let disk = SimDisk::new();
-        let cloning = Cloning {
-            url: URL,
-            remote: World::remote_options(),
-            until,
-            options: options(&self.fickle),
-            stop: &|| false,
-        };
-        let process = disk.process() as Arc<dyn Disk>;
-        cloning.through(way(&self.fickle), process, Path::new("/b.db"))?;
+        clone_until(&disk.process(), &self.fickle, "/b.db", World::remote_options(), until)?;
         let store = self.open(&disk)?;
         self.settle_as_read(&store)?;
         Ok(Replica { disk, store, used: self.clock.now_ms() })

@@ -7,14 +7,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use common::pages::{Model, Rng, open, read};
-use common::{Failing, Fickle, Honesty, URL, commit, options, remotes, reopen, way};
+use common::{Failing, Fickle, Honesty, URL, clone_until, commit, objects, over, remotes, reopen};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use tempfile::TempDir;
 use tideline_journal::disk::{Disk, SimDisk, SimProcess};
 use tideline_journal::{Code, Lsn, Result, Store};
-use tideline_sync::{Cloning, Options, Point};
+use tideline_sync::{Options, Point};
 
 /// Files with keys.
 struct Keys(TempDir);
@@ -52,43 +51,13 @@ fn filled(commits: u64) -> Arc<Store> {
 }
 
 fn clone_with(process: &Arc<SimProcess>, fickle: &Arc<Fickle>, remote: Options) -> Result<Lsn> {
-    let cloning =
-        Cloning { url: URL, remote, until: Point::Newest, options: options(fickle), stop: &|| false };
-    cloning.through(way(fickle), Arc::clone(process) as Arc<dyn Disk>, "/b.db".as_ref())
+    clone_until(process, fickle, "/b.db", remote, Point::Newest)
 }
 
 fn cloned(fickle: &Arc<Fickle>, remote: &Options) -> Arc<Store> {
     let process = SimDisk::new().process();
     clone_with(&process, fickle, remote.clone()).unwrap();
     reopen(&process, fickle, "/b.db").unwrap()
-}
-
-/// Runs a future that is never pending: objects in memory answer at once.
-fn now<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
-}
-
-/// Copies of all objects.
-fn objects(fickle: &Fickle) -> Vec<(Path, Vec<u8>)> {
-    use futures_util::TryStreamExt;
-    now(async {
-        let mut all = Vec::new();
-        for found in fickle.memory.list(None).try_collect::<Vec<_>>().await.unwrap() {
-            let bytes = fickle.memory.get(&found.location).await.unwrap().bytes().await.unwrap();
-            all.push((found.location, bytes.to_vec()));
-        }
-        all
-    })
-}
-
-fn over(objects: &[(Path, Vec<u8>)]) -> Arc<Fickle> {
-    let memory = InMemory::new();
-    now(async {
-        for (at, bytes) in objects {
-            memory.put(at, bytes.clone().into()).await.unwrap();
-        }
-    });
-    Fickle::over(memory)
 }
 
 fn has(bytes: &[u8], what: &[u8]) -> bool {

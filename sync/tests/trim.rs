@@ -8,23 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::pages::{self, Model, Rng, read};
-use common::{Failing, Fickle, URL, commit, options, remotes, reopen, way};
-use futures_util::StreamExt;
+use common::{Failing, Fickle, Moved, URL, clone_until, commit, now, objects, options, remotes, reopen};
 use object_store::{ObjectStore, ObjectStoreExt};
 use tideline_journal::disk::{Disk, SimDisk, SimProcess};
 use tideline_journal::{Clock, Code, Lsn, Result, Store, SystemClock};
-use tideline_sync::{Address, Cloning, Options, Point, RemotePages, Remotes};
+use tideline_sync::{Address, Options, Point, RemotePages, Remotes};
 
 const DAY: u64 = 24 * 3600 * 1000;
-
-/// Time that moves when it is told to.
-struct Moved(AtomicU64);
-
-impl Clock for Moved {
-    fn now_ms(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 /// A store with a remote, and what it was at each LSN.
 struct World {
@@ -116,28 +106,20 @@ impl World {
     }
 
     fn clone_to(&self, process: &Arc<SimProcess>, until: Point) -> Result<Lsn> {
-        let options = options(&self.fickle);
-        let cloning = Cloning { url: URL, remote: self.key.clone(), until, options, stop: &|| false };
-        cloning.through(way(&self.fickle), Arc::clone(process) as Arc<dyn Disk>, Path::new("/b.db"))
+        clone_until(process, &self.fickle, "/b.db", self.key.clone(), until)
     }
 
     fn names(&self) -> Vec<String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let listed = self.fickle.memory.list(None);
-        runtime.block_on(listed.map(|one| one.unwrap().location.to_string()).collect())
+        objects(&self.fickle).into_iter().map(|(at, _)| at.to_string()).collect()
     }
 
     /// Segments that no manifest names.
     fn segments_nobody_names(&self) -> Vec<String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let names = self.names();
-        let mut named = String::new();
-        for name in names.iter().filter(|name| name.starts_with("manifest/")) {
-            let read = async { self.fickle.memory.get(&name.as_str().into()).await.unwrap().bytes().await };
-            named.push_str(std::str::from_utf8(&runtime.block_on(read).unwrap()).unwrap());
-        }
+        let all = objects(&self.fickle);
+        let manifests = all.iter().filter(|(at, _)| at.as_ref().starts_with("manifest/"));
+        let named: String = manifests.map(|(_, bytes)| std::str::from_utf8(bytes).unwrap()).collect();
         let is_named = |name: &String| named.contains(name.rsplit('/').next().unwrap());
-        names.into_iter().filter(|name| name.starts_with("segment/") && !is_named(name)).collect()
+        self.names().into_iter().filter(|name| name.starts_with("segment/") && !is_named(name)).collect()
     }
 
     /// Clones every LSN that was pushed. Those since `since` are there as they were; the others are refused, or as they were.
@@ -216,10 +198,7 @@ fn what_is_not_retained_is_removed_and_the_rest_can_be_restored() {
         let segments = names.iter().filter(|name| name.starts_with("segment/")).count() as u64;
         assert!(segments <= manifests * 2 + 8, "{what}: {segments} segments of {manifests} manifests");
         // A newcomer finds the newest also without a hint.
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let hint = [Ok("hint".into())];
-        let removed = world.fickle.memory.delete_stream(futures_util::stream::iter(hint).boxed());
-        runtime.block_on(removed.for_each(|_| async {}));
+        drop(now(world.fickle.memory.delete(&"hint".into())));
         assert_eq!(world.cloned(Point::Newest).unwrap(), read(&world.store).unwrap());
     }
 }

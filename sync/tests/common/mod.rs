@@ -16,11 +16,11 @@ use futures_util::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tideline_journal::disk::{Disk, SimProcess};
-use tideline_journal::{Durability, Lsn, Session, Store};
+use tideline_journal::{Clock, Durability, Lsn, Session, Store};
 use tideline_sync::{Address, Cloning, Options, Point, RemotePages, Remotes};
 
 use pages::{Model, Rng};
@@ -300,14 +300,19 @@ pub fn remotes<'a>(store: &'a Arc<Store>, fickle: &Arc<Fickle>) -> Remotes<'a> {
 
 /// Makes a database at `path` from what is in `fickle`.
 pub fn clone(process: &Arc<SimProcess>, fickle: &Arc<Fickle>, path: &str) -> tideline_journal::Result<Lsn> {
+    clone_until(process, fickle, path, Options::new(), Point::Newest)
+}
+
+/// The same with these options, as far as `until`.
+pub fn clone_until(
+    process: &Arc<SimProcess>,
+    fickle: &Arc<Fickle>,
+    path: &str,
+    remote: Options,
+    until: Point,
+) -> tideline_journal::Result<Lsn> {
     let disk = Arc::clone(process) as Arc<dyn Disk>;
-    let cloning = Cloning {
-        url: URL,
-        remote: Options::new(),
-        until: Point::Newest,
-        options: options(fickle),
-        stop: &|| false,
-    };
+    let cloning = Cloning { url: URL, remote, until, options: options(fickle), stop: &|| false };
     cloning.through(way(fickle), disk, std::path::Path::new(path))
 }
 
@@ -324,6 +329,43 @@ pub fn reopen(
     path: &str,
 ) -> tideline_journal::Result<Arc<Store>> {
     Store::open(Arc::clone(process) as Arc<dyn Disk>, std::path::Path::new(path), options(fickle))
+}
+
+/// Time that moves when it is told to.
+pub struct Moved(pub AtomicU64);
+
+impl Clock for Moved {
+    fn now_ms(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Runs a future that is never pending: objects in memory answer at once.
+pub fn now<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// Copies of all objects.
+pub fn objects(fickle: &Fickle) -> Vec<(Path, Vec<u8>)> {
+    now(async {
+        let mut all = Vec::new();
+        for found in fickle.memory.list(None).try_collect::<Vec<_>>().await.unwrap() {
+            let bytes = fickle.memory.get(&found.location).await.unwrap().bytes().await.unwrap();
+            all.push((found.location, bytes.to_vec()));
+        }
+        all
+    })
+}
+
+/// Objects in memory, those that were copied.
+pub fn over(objects: &[(Path, Vec<u8>)]) -> Arc<Fickle> {
+    let memory = InMemory::new();
+    now(async {
+        for (at, bytes) in objects {
+            memory.put(at, bytes.clone().into()).await.unwrap();
+        }
+    });
+    Fickle::over(memory)
 }
 
 /// Commits a random change.
