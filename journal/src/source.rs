@@ -23,8 +23,8 @@ use crate::whole::read_whole;
 
 /// The pages of one database at one LSN, which lie elsewhere.
 pub trait PageSource: Send + Sync {
-    /// Fills `to`, which is as long as a page, with the image of `page`, and has made sure that it is that. May block.
-    /// Of page 1, the bytes that are served mean nothing.
+    /// Fills `to`, which is as long as a page, with the image of `page`, and has made sure that it is that. May block,
+    /// until it is [`crate::interrupted`]. Of page 1, the bytes that are served mean nothing.
     ///
     /// # Errors
     /// Whatever it is, such as `Offline`: whoever reads the page gets it as it is. Asked again, it may do better.
@@ -158,6 +158,11 @@ impl Store {
             None => Ok(false),
             Some(lazy) => lazy.present.has(page).map(|has| !has),
         }
+    }
+
+    /// True of a store that was opened as a lazy clone, whatever it lacks by now: reading it may take long.
+    pub fn is_clone(&self) -> bool {
+        self.lazy.is_some()
     }
 
     /// True if pages may have to come from a source.

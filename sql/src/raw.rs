@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, ffi};
-use tideline_journal::{Error, Result};
+use tideline_journal::{Error, Interrupt, Result};
 
 use crate::argument::Arguments;
 use crate::call::Call;
@@ -58,6 +58,15 @@ impl Host<'_> {
         // `sqlite3_is_interrupted` came with SQLite 3.41. Any other statement ends at once, too.
         let asked: rusqlite::Result<i64> = connection.query_row("SELECT 1", (), |row| row.get(0));
         asked.is_err_and(|e| e.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted))
+    }
+
+    /// What asks [`Host::interrupted`] in the middle of work. It is only asked during the callback.
+    pub fn interrupt(self) -> Interrupt {
+        fn asked(db: usize) -> bool {
+            // SAFETY: the callback of the connection hasn't returned yet.
+            unsafe { Host::new(db as *mut ffi::sqlite3) }.interrupted()
+        }
+        Interrupt::new(asked, self.db as usize)
     }
 
     /// The first pages of a schema's tables and indexes, with their names: as far as its own table can be read.
@@ -188,7 +197,7 @@ unsafe extern "C" fn call(
             host,
             locate: &*registered.locate,
         };
-        let result = (registered.function.body)(&call);
+        let result = host.interrupt().over(|| (registered.function.body)(&call));
         crate::trace::called(name, &result);
         if let Err(error) = &result {
             registered.locate.note(error);

@@ -195,14 +195,17 @@ impl Scan<'_> {
             host: unsafe { Host::new(self.db) },
             locate: &*self.shared.locate,
         };
-        self.rows = Some((listing.open)(&call)?);
+        self.rows = Some(call.host.interrupt().over(|| (listing.open)(&call))?);
         self.step()
     }
 
     fn step(&mut self) -> Result<()> {
         // The row before is freed before the next is made: it may be large.
         self.row = None;
-        self.row = self.rows.as_mut().and_then(Iterator::next).transpose()?;
+        // SAFETY: as in `begin`.
+        let host = unsafe { Host::new(self.db) };
+        let next = host.interrupt().over(|| self.rows.as_mut().and_then(Iterator::next));
+        self.row = next.transpose()?;
         self.number += 1;
         Ok(())
     }

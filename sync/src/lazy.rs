@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
-use tideline_journal::{Clock, Code, Error, Options, PageSource, Result, Sources, Store, SystemClock};
+use tideline_journal::{
+    Clock, Code, Error, Options, PageSource, Result, Sources, Store, SystemClock, interrupted,
+};
 
 use crate::address::Address;
 use crate::book::Book;
@@ -125,7 +127,7 @@ impl Source {
         settings: &Settings,
         work: &mut dyn FnMut(&Objects<'_>) -> Result<()>,
     ) -> Result<()> {
-        let objects = self.desk.objects(ORIGIN, address, settings, false, &|| false)?;
+        let objects = self.desk.objects(ORIGIN, address, settings, false, &interrupted)?;
         let done = work(&objects);
         self.desk.count(ORIGIN, objects.take_traffic());
         // Credentials may be others by now.

@@ -122,6 +122,49 @@ copy.execute("UPDATE t SET v = 'new' WHERE k = 3")
 }
 
 #[test]
+fn who_waits_for_a_page_can_be_interrupted() {
+    Host::each(|host, scratch| {
+        let script = r#"
+one(source, "SELECT tide_clone(?, ?)", URL, HERE)
+copy = connect("copy.db")
+assert copy.execute("SELECT * FROM t WHERE k = 12345").fetchone() == row
+# Whoever opens one of these waits for ever.
+names = [os.path.join(at, name) for at, _, names in os.walk("there/segment") for name in names]
+assert names
+for name in names:
+    os.rename(name, name + ".away")
+    os.mkfifo(name)
+
+def interrupted(statement):
+    timer = threading.Timer(0.2, copy.interrupt)
+    timer.start()
+    try:
+        copy.execute(statement).fetchall()
+        raise AssertionError(f"{statement}: it was answered")
+    except sqlite3.OperationalError as e:
+        assert "interrupt" in str(e).lower(), e
+    timer.join()
+
+interrupted(CONTENT)
+copy.execute("BEGIN")
+copy.execute("UPDATE t SET v = 'new' WHERE k = 12345")
+interrupted("SELECT v FROM t WHERE k = 3")
+copy.execute("COMMIT")
+interrupted("UPDATE t SET v = 'newer' WHERE k IN (12345, 3)")
+interrupted("SELECT tide_hydrate()")
+interrupted("SELECT * FROM tide_batches(0)")
+for name in names:
+    os.rename(name + ".away", name)
+assert copy.execute("SELECT v FROM t WHERE k = 12345").fetchone() == ("new",)
+assert copy.execute(CONTENT).fetchone()[:2] == expected[:2]
+assert copy.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+assert copy.execute("SELECT * FROM tide_verify").fetchall() == []
+"#;
+        host.python(scratch, &format!("{PREPARED}{script}"), &[]).ok();
+    });
+}
+
+#[test]
 fn a_lazy_clone_is_written_pushed_and_follows() {
     run(r#"
 one(source, "SELECT tide_clone(?, ?)", URL, HERE)

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libsqlite3_sys as ffi;
-use tideline_journal::{Code, Durability, Error, Lsn, Result, Session, Store};
+use tideline_journal::{Code, Durability, Error, Interrupt, Lsn, Result, Session, Store};
 
 use crate::catalog;
 use crate::failure::note;
@@ -62,6 +62,8 @@ pub(crate) struct Open {
     /// It was told at least once.
     mmap_size_known: bool,
     doom: Doom,
+    /// Whether the connection was interrupted.
+    interrupt: Option<Interrupt>,
     /// What the pager was last told of its copy of the counters, and of which LSN.
     version: (Lsn, [u8; VERSION_LEN]),
     /// Last: the store is closed when it is dropped, if nobody else holds it.
@@ -118,6 +120,7 @@ impl Database {
                 mmap_size: 0,
                 mmap_size_known: false,
                 doom: Doom::None,
+                interrupt: None,
                 version: (Lsn::ZERO, [0; VERSION_LEN]),
             }),
         })
@@ -150,8 +153,20 @@ impl Database {
 }
 
 impl Open {
+    /// `FCNTL_PDB`: what tells whether the connection was interrupted.
+    pub fn interrupted_as(&mut self, interrupt: Interrupt) {
+        self.interrupt = Some(interrupt);
+    }
+
     /// `xRead`: true if there were bytes enough.
     pub fn read(&mut self, to: &mut [u8], offset: u64) -> Result<bool> {
+        match self.interrupt {
+            Some(interrupt) if self.store().is_clone() => interrupt.over(|| self.read_on(to, offset)),
+            _ => self.read_on(to, offset),
+        }
+    }
+
+    fn read_on(&mut self, to: &mut [u8], offset: u64) -> Result<bool> {
         if offset == VERSION_AT && to.len() == VERSION_LEN && !self.pinned && !self.session.is_writing() {
             // The pager holds no page, and compares what it has cached. It may have come here without
             // unlocking.

@@ -18,7 +18,7 @@ pub fn last_error() -> String {
 /// Remembers `error` for `tide_last_error()`, tells `sqlite3_log`, and returns SQLite's code for it.
 pub fn note(error: &Error) -> c_int {
     let code = sqlite_code(error.code());
-    if !matches!(error.code(), Code::Busy | Code::Stale) {
+    if !matches!(error.code(), Code::Busy | Code::Stale | Code::Interrupted) {
         let text = error.to_string();
         crate::shim::log(code, &text);
         LAST.with_borrow_mut(|last| *last = text);
@@ -34,6 +34,7 @@ pub(crate) fn sqlite_code(code: Code) -> c_int {
         Code::Damaged => ffi::SQLITE_IOERR | (32 << 8), // SQLITE_IOERR_DATA
         Code::NotADatabase => ffi::SQLITE_NOTADB,
         Code::Full => ffi::SQLITE_FULL,
+        Code::Interrupted => ffi::SQLITE_INTERRUPT,
         Code::Denied => ffi::SQLITE_CANTOPEN,
         Code::Missing | Code::Format | Code::Foreign | Code::Diverged | Code::Limit => ffi::SQLITE_CANTOPEN,
         Code::Argument | Code::Gap | Code::Trimmed => ffi::SQLITE_ERROR,

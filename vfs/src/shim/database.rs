@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 
 use libsqlite3_sys as ffi;
-use tideline_journal::{Code, Result};
+use tideline_journal::{Code, Interrupt, Result};
 
 use crate::database::{Database, Open};
 use crate::failure::note;
@@ -297,6 +297,10 @@ unsafe extern "C" fn db_file_control(file: *mut ffi::sqlite3_file, op: c_int, ar
                     *size = open.set_mmap_size(*size);
                     ffi::SQLITE_OK
                 }
+                ffi::SQLITE_FCNTL_PDB => {
+                    open.interrupted_as(interrupt_of(arg.cast()));
+                    ffi::SQLITE_OK
+                }
                 ffi::SQLITE_FCNTL_HAS_MOVED => {
                     *arg.cast::<c_int>() = c_int::from(open.has_moved());
                     ffi::SQLITE_OK
@@ -314,6 +318,32 @@ unsafe extern "C" fn db_file_control(file: *mut ffi::sqlite3_file, op: c_int, ar
             }
         }
     })
+}
+
+/// What tells whether the connection that reads a file was interrupted.
+///
+/// # Safety
+/// `connection` is what `FCNTL_PDB` passes: the place where SQLite keeps the connection that uses the file, for as long as
+/// it is open. It is asked while a method of the file runs.
+unsafe fn interrupt_of(connection: *const *mut ffi::sqlite3) -> Interrupt {
+    fn asked(connection: usize) -> bool {
+        let connection = connection as *const *mut ffi::sqlite3;
+        let mut statement = ptr::null_mut();
+        // SAFETY: the promise above; this thread has the connection, as it runs a method of its file.
+        unsafe {
+            // `sqlite3_is_interrupted` came with SQLite 3.41. Any other statement ends at once, too; this one reads
+            // nothing.
+            let sql = c"SELECT 1";
+            let mut code =
+                ffi::sqlite3_prepare_v2(*connection, sql.as_ptr(), -1, &mut statement, ptr::null_mut());
+            if code == ffi::SQLITE_OK {
+                code = ffi::sqlite3_step(statement);
+            }
+            ffi::sqlite3_finalize(statement);
+            code == ffi::SQLITE_INTERRUPT
+        }
+    }
+    Interrupt::new(asked, connection as usize)
 }
 
 /// Stores a copy of `text`, which SQLite frees.

@@ -80,7 +80,7 @@ fn io_code(result: Result<()>, failed: c_int) -> c_int {
     match code(result) {
         code if matches!(
             code & 0xff,
-            ffi::SQLITE_OK | ffi::SQLITE_IOERR | ffi::SQLITE_FULL | ffi::SQLITE_BUSY
+            ffi::SQLITE_OK | ffi::SQLITE_IOERR | ffi::SQLITE_FULL | ffi::SQLITE_BUSY | ffi::SQLITE_INTERRUPT
         ) =>
         {
             code
