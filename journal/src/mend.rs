@@ -1,15 +1,19 @@
-//! Mending the base: a page of it that isn't what it was is written again from the journal, where that still has it.
+//! Mending: a page of the base that isn't what it was is written again from the journal, where that still has it, or as a
+//! remote has it; and so is an image in the journal.
 //!
 //! It is safe while others have the database open. A page of the base that a snapshot reads doesn't change while the
 //! base stays where it is, and the fold lock keeps it there: so whoever reads it meanwhile sees bytes that are right
 //! already, or become so. What the page should be is said by the newest row for it up to the base's LSN, which is under
-//! the checksum of a commit record. The sidecar's hash isn't under any; where the two differ, the row is right.
+//! the checksum of a commit record. The sidecar's hash isn't under any; where the two differ, the row is right. An image from elsewhere is
+//! taken if its hash is the one that is noted here, and so is never another version of the page.
 
 use crate::control::Lock;
-use crate::error::{At, Result};
-use crate::format::Name;
+use crate::error::{At, Error, Result};
+use crate::format::{Name, Row, Superblock};
 use crate::hash::page_hash;
 use crate::hashes::Hashes;
+use crate::lsn::Lsn;
+use crate::segment::Segment;
 use crate::snapshot::hash_in_table;
 use crate::store::{MARK_BYTE, Store};
 
@@ -19,8 +23,10 @@ pub(crate) enum Mended {
     Page(String),
     /// It was right, and the hash that is noted for it wasn't; now it is.
     Hash,
-    /// The journal doesn't say what it was, or has no sound image of it any more.
+    /// Neither the journal nor anybody else has a sound image of it any more, or it isn't known what it was.
     Not,
+    /// The journal hasn't, and this is why somebody else couldn't be asked.
+    Unasked(Error),
     /// A fold is under way.
     Later,
 }
@@ -32,15 +38,119 @@ impl Store {
     /// # Errors
     /// As of the operating system, or as damaged as the page is.
     pub fn mend_first_page(&self) -> Result<bool> {
-        Ok(!matches!(self.mend(1)?, Mended::Not | Mended::Later))
+        Ok(matches!(self.mend(1)?, Mended::Page(_) | Mended::Hash))
     }
 
-    /// Makes page `page` of the base what it should be, durably, if the journal says what that is.
+    /// Makes page `page` of the base what it should be, durably, if the journal says what that is, or a remote has it.
     ///
     /// # Errors
     /// Of the operating system.
     pub(crate) fn mend(&self, page: u32) -> Result<Mended> {
-        self.mending(|| self.mend_held(page))
+        match self.mending(|| self.mend_held(page))? {
+            Mended::Not => self.mend_from_elsewhere(page),
+            mended => Ok(mended),
+        }
+    }
+
+    fn mend_from_elsewhere(&self, page: u32) -> Result<Mended> {
+        let block = self.read_superblock()?;
+        let size = block.base.page_size as usize;
+        let Some(known) = self.known_hash(page, size)? else { return Ok(Mended::Not) };
+        let here = page_hash(page, &self.base_image(page, size)?);
+        // What is noted may be what is wrong.
+        let right = |hash: u64| hash == known || hash == here;
+        let (image, from) = match self.elsewhere(page, block.base.lsn, &right) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(Mended::Not),
+            Err(e) => return Ok(Mended::Unasked(e)),
+        };
+        self.mending(|| {
+            let block = self.read_superblock()?;
+            if self.control.fold_target() > block.base.lsn || page > block.base.size {
+                return Ok(Mended::Later);
+            }
+            let hashes = Hashes::open(&*self.disk, &self.path, &self.side, block.base.page_size)?;
+            let hash = page_hash(page, &image);
+            if page_hash(page, &self.base_image(page, size)?) == hash {
+                hashes.set(page, hash)?;
+                hashes.sync()?;
+                return Ok(Mended::Hash);
+            }
+            if hashes.get(page)? != Some(hash) {
+                return Ok(Mended::Later);
+            }
+            self.write_base_again(&block, page, image)?;
+            if let Some(lazy) = &self.lazy {
+                lazy.present.set(&[page])?;
+            }
+            Ok(Mended::Page(from))
+        })
+    }
+
+    /// The image of `page` at `at` that somebody else has and that has the right hash, and who that is.
+    fn elsewhere(
+        &self,
+        page: u32,
+        at: Lsn,
+        right: &dyn Fn(u64) -> bool,
+    ) -> Result<Option<(Vec<u8>, String)>> {
+        let Some(sources) = &self.options.source else { return Ok(None) };
+        let mut image = Vec::new();
+        let found = sources.find(self, page, at, &mut |candidate| {
+            let fits = right(page_hash(page, candidate));
+            if fits {
+                image = candidate.to_vec();
+            }
+            fits
+        })?;
+        Ok(found.map(|from| (image, from)))
+    }
+
+    /// A page of the base as it is there; zeros where it can't be read.
+    fn base_image(&self, page: u32, size: usize) -> Result<Vec<u8>> {
+        let mut image = vec![0; size];
+        let read = self.base.read_at(&mut image, u64::from(page - 1) * size as u64);
+        if read.is_err() {
+            image.fill(0);
+        }
+        Ok(image)
+    }
+
+    /// Writes a page of the base, as it was there before. Under the fold lock.
+    fn write_base_again(&self, block: &Superblock, page: u32, mut image: Vec<u8>) -> Result<()> {
+        if page == 1 {
+            block.base.counters.serve(&mut image, 0);
+            if self.control.marked() {
+                image[19] = MARK_BYTE;
+                block.marked.put(&mut image);
+            }
+        }
+        let offset = u64::from(page - 1) * image.len() as u64;
+        let written = self.base.write_at(&image, offset).and_then(|()| self.base.sync());
+        written.at(|| format!("writing {}", self.path.display()))
+    }
+
+    /// Writes the image of a row of the entry that ends with `lsn` again, where it is in `segment`, as somebody else has
+    /// it.
+    ///
+    /// # Errors
+    /// Of the operating system.
+    pub(crate) fn mend_image(&self, segment: &Segment, row: &Row, lsn: Lsn) -> Result<Mended> {
+        let (image, from) = match self.elsewhere(row.page, lsn, &|hash| hash == row.hash) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(Mended::Not),
+            Err(e) => return Ok(Mended::Unasked(e)),
+        };
+        self.mending(|| {
+            // The file may be another segment by now; who makes it one has the fold lock.
+            if self.control.horizon() >= lsn || self.segment_in_place(segment).is_err() {
+                return Ok(Mended::Later);
+            }
+            let written = segment.file.write_at(&image, row.offset);
+            written.at(|| format!("writing {}", segment.path.display()))?;
+            segment.sync()?;
+            Ok(Mended::Page(from))
+        })
     }
 
     /// Does `work` under the fold lock, unless a fold is under way.
@@ -117,15 +227,7 @@ impl Store {
             if page_hash(page, &image) != hash {
                 return Ok(Mended::Not);
             }
-            if page == 1 {
-                base.counters.serve(&mut image, 0);
-                if self.control.marked() {
-                    image[19] = MARK_BYTE;
-                    block.marked.put(&mut image);
-                }
-            }
-            let here = || format!("writing {}", self.path.display());
-            self.base.write_at(&image, offset).and_then(|()| self.base.sync()).at(here)?;
+            self.write_base_again(&block, page, image)?;
         }
         let hashes = Hashes::open(&*self.disk, &self.path, &self.side, base.page_size)?;
         let known = hashes.get(page)?;

@@ -57,6 +57,23 @@ pub trait Sources: Send + Sync {
     /// # Errors
     /// Whoever reads a page gets it; it is tried again then.
     fn open(&self, store: &Store, description: &[u8]) -> Result<Arc<dyn PageSource>>;
+
+    /// Looks for the image that `page` of `store` had at `at`, with whoever has a copy of the same database: `fits` is
+    /// asked about each image that there is, until it is the one. Returns who has that. May block; no lock of the store is
+    /// held meanwhile. Of page 1, the bytes that are served mean nothing.
+    ///
+    /// # Errors
+    /// Why somebody couldn't be asked, if nobody else has it.
+    fn find(
+        &self,
+        store: &Store,
+        page: u32,
+        at: Lsn,
+        fits: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<Option<String>> {
+        let _ = (store, page, at, fits);
+        Ok(None)
+    }
 }
 
 /// What an open store has of a lazy clone.

@@ -235,11 +235,21 @@ impl Store {
                     None => false,
                 };
                 if !sound {
-                    findings.push(finding(
-                        row.offset,
-                        Some(row.page),
-                        format!("the image of page {} fails its checksum; restore from a backup", row.page),
-                    ));
+                    let cause = format!("the image of page {} fails its checksum", row.page);
+                    let found = |message| finding(row.offset, Some(row.page), message);
+                    let mended = held.map(|held| self.mend_image(held, &row, entry.range.last));
+                    findings.push(match mended.transpose() {
+                        Ok(Some(Mended::Page(from))) => Finding {
+                            severity: "warning",
+                            ..found(format!("{cause}; it was written again from {from}"))
+                        },
+                        Ok(Some(Mended::Unasked(e))) => found(unasked(&cause, &e)),
+                        Ok(Some(Mended::Later)) => {
+                            found(format!("{cause}; a fold is under way: run tide_verify again behind it"))
+                        }
+                        Err(e) => found(format!("{cause}, and writing it again failed: {}", e.text())),
+                        Ok(_) => found(format!("{cause}; restore from a backup")),
+                    });
                 }
             }
         }
@@ -375,15 +385,14 @@ impl Store {
             Ok(Mended::Hash) => (
                 "warning",
                 self.name_of_hashes(),
-                format!(
-                    "the hash of page {page} of the base was another; it was noted again from the journal"
-                ),
+                format!("the hash of page {page} of the base was another; it was noted again"),
             ),
             Ok(Mended::Not) => (
                 "error",
                 broken.file,
-                format!("{cause}, and the journal doesn't have it; restore from a backup"),
+                format!("{cause}, and neither the journal nor a remote has it; restore from a backup"),
             ),
+            Ok(Mended::Unasked(e)) => ("error", broken.file, unasked(cause, &e)),
             Ok(Mended::Later) => (
                 "error",
                 broken.file,
@@ -448,6 +457,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// What is said of a page that somebody else may have, who couldn't be asked.
+fn unasked(cause: &str, why: &Error) -> String {
+    format!("{cause}, and who may have it couldn't be asked ({}: {})", why.code().word(), why.text())
 }
 
 /// Chain value that an entry itself says it continues.

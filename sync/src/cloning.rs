@@ -19,6 +19,7 @@ use crate::manifest::Part;
 use crate::objects::Objects;
 use crate::point::Point;
 use crate::remotes::{ORIGIN, Options};
+use crate::runs::Runs;
 use crate::settings::Given;
 use crate::{hex, lease, pull};
 
@@ -61,10 +62,24 @@ impl Cloning<'_> {
 
     fn make_through(&self, desk: Desk, disk: Arc<dyn Disk>, path: &Path) -> Result<Lsn> {
         let address = Address::parse(self.url)?;
-        let Given { settings, secrets } = Given::read(&self.remote, address.kind())?;
+        let given = Given::read(&self.remote, address.kind())?;
+        let (store, lsn) = self.begin(desk, &address, given, true, disk, path)?;
+        store.close().map(|()| lsn)
+    }
+
+    /// The same, left open; with a lease where it is to stay. Of the options of the remote, those that are `given` count.
+    pub(crate) fn begin(
+        &self,
+        desk: Desk,
+        address: &Address,
+        Given { settings, secrets }: Given,
+        stays: bool,
+        disk: Arc<dyn Disk>,
+        path: &Path,
+    ) -> Result<(Arc<Store>, Lsn)> {
         desk.tell(ORIGIN, secrets);
         nothing_at(&*disk, path)?;
-        let objects = desk.objects(ORIGIN, &address, &settings, false, self.stop)?;
+        let objects = desk.objects(ORIGIN, address, &settings, false, self.stop)?;
         let Some(head) = chain::head(&objects)? else {
             let text = format!("{} holds no database yet; push one there first", self.url);
             return Err(Error::new(Code::Missing, text));
@@ -73,13 +88,10 @@ impl Cloning<'_> {
         let Some(runs) = link.manifest.runs.clone() else {
             return Err(chain::broken(&objects, link.manifest.number));
         };
-        let lease = hex::print(&random_id()?);
         let number = link.manifest.number;
-        // Who may only read does without, and else it is tried again soon.
-        let leased = match lease::write(&objects, &lease, number, &runs, false) {
-            Err(e) if e.code() == Code::Interrupted => return Err(e),
-            Err(_) => 0,
-            Ok(()) => SystemClock.now_ms(),
+        let (lease, leased) = match stays {
+            true => leased(&objects, number, &runs)?,
+            false => (None, 0),
         };
         let (state, checksum, lineage) = (State::from(&runs.state), runs.checksum, link.manifest.lineage);
         let mut remote = Remote {
@@ -110,7 +122,7 @@ impl Cloning<'_> {
             Ok(lsn)
         })();
         match cloned {
-            Ok(lsn) => store.close().map(|()| lsn),
+            Ok(lsn) => Ok((store, lsn)),
             Err(e) => {
                 // What stays is refused next time, with its name; so does what somebody has committed to by now.
                 drop(store.discard());
@@ -160,6 +172,18 @@ impl Cloning<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// What a new lease of the runs of the manifest `number` is called, and when it was written, in milliseconds since 1970.
+fn leased(objects: &Objects<'_>, number: u64, runs: &Runs) -> Result<(Option<String>, u64)> {
+    let lease = hex::print(&random_id()?);
+    // Who may only read does without, and else it is tried again soon.
+    let leased = match lease::write(objects, &lease, number, runs, false) {
+        Err(e) if e.code() == Code::Interrupted => return Err(e),
+        Err(_) => 0,
+        Ok(()) => SystemClock.now_ms(),
+    };
+    Ok((Some(lease), leased))
 }
 
 /// Refuses a path where there is something.

@@ -9,6 +9,7 @@ use tideline_journal::{Result, Traffic};
 
 use crate::address::{Address, Kind};
 use crate::chain::{Noted, Sure};
+use crate::copies::Copies;
 use crate::keeper::Keeper;
 use crate::key;
 use crate::objects::{Objects, Reach};
@@ -28,7 +29,7 @@ struct Found {
 
 /// One for each open store; it is gone with it.
 pub(crate) struct Desk {
-    open: Box<Open>,
+    open: Arc<Open>,
     wire: Mutex<Option<Arc<Wire>>>,
     /// A lazy clone's origin may have two: where it is now, and where it was when it was cloned.
     found: Mutex<Vec<Found>>,
@@ -40,6 +41,8 @@ pub(crate) struct Desk {
     places: Mutex<HashMap<String, (Address, Settings)>>,
     /// What reading pages has asked.
     read: Mutex<HashMap<String, Traffic>>,
+    /// Of databases as remotes have them, to mend with.
+    copies: Copies,
 }
 
 impl Desk {
@@ -48,7 +51,7 @@ impl Desk {
         open: impl Fn(&Address, &Given) -> Result<Arc<dyn ObjectStore>> + Send + Sync + 'static,
     ) -> Desk {
         Desk {
-            open: Box::new(open),
+            open: Arc::new(open),
             wire: Mutex::default(),
             found: Mutex::default(),
             secrets: Mutex::default(),
@@ -56,12 +59,23 @@ impl Desk {
             sure: Mutex::default(),
             places: Mutex::default(),
             read: Mutex::default(),
+            copies: Copies::default(),
         }
     }
 
     /// The usual one.
     pub fn usual() -> Desk {
         Desk::new(Address::open)
+    }
+
+    /// How it reaches object stores.
+    pub fn open(&self) -> Arc<Open> {
+        Arc::clone(&self.open)
+    }
+
+    /// Databases as remotes have them, to mend with.
+    pub fn copies(&self) -> &Copies {
+        &self.copies
     }
 
     fn wire(&self) -> Result<Arc<Wire>> {

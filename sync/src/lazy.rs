@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 use tideline_journal::{
-    Clock, Code, Error, Options, PageSource, Result, Sources, Store, SystemClock, interrupted,
+    Clock, Code, Error, Lsn, Options, PageSource, Result, Sources, Store, SystemClock, interrupted,
 };
 
 use crate::address::Address;
 use crate::book::Book;
 use crate::cache::Cache;
+use crate::copies;
 use crate::desk::{Desk, Open};
 use crate::lease;
 use crate::library::Library;
@@ -30,8 +31,8 @@ pub(crate) struct Description {
     pub runs: Runs,
     /// Number of the manifest whose runs they are.
     pub number: u64,
-    /// What its lease is called.
-    pub lease: String,
+    /// What its lease is called, unless it doesn't stay.
+    pub lease: Option<String>,
 }
 
 impl Description {
@@ -66,6 +67,11 @@ impl RemotePages {
         RemotePages { open: None }
     }
 
+    /// As somebody else reaches them, and nothing kept of what was fetched.
+    pub(crate) fn by(open: Arc<Open>) -> RemotePages {
+        RemotePages { open: Some(open) }
+    }
+
     /// With object stores reached in another way, and nothing kept of what was fetched.
     pub fn through(
         open: impl Fn(&Address) -> Result<Arc<dyn ObjectStore>> + Send + Sync + 'static,
@@ -74,13 +80,20 @@ impl RemotePages {
     }
 }
 
+impl RemotePages {
+    /// The desk of a store; one that reaches remotes as this does, if it hasn't got one yet.
+    fn desk(&self, store: &Store) -> Arc<Desk> {
+        store.companion(|| match self.open.clone() {
+            Some(open) => Desk::new(move |address, given| open(address, given)),
+            None => Desk::usual(),
+        })
+    }
+}
+
 impl Sources for RemotePages {
     fn open(&self, store: &Store, description: &[u8]) -> Result<Arc<dyn PageSource>> {
         let Description { url, settings, runs, number, lease } = Description::decode(description)?;
-        let desk = store.companion(|| match self.open.clone() {
-            Some(open) => Desk::new(move |address, given| open(address, given)),
-            None => Desk::usual(),
-        });
+        let desk = self.desk(store);
         // The remote may be somewhere else by now. What is there is named by its hash, so it is the same.
         let mut leased = 0;
         if let Some(remote) = Book::load(store)?.remotes.iter().find(|remote| remote.name == ORIGIN) {
@@ -93,6 +106,16 @@ impl Sources for RemotePages {
         let cache = if self.open.is_none() { cache(&settings) } else { Cache::none() };
         let (library, leased) = (Library::new(runs, cache), AtomicU64::new(leased));
         Ok(Arc::new(Source { desk, address, settings, library, number, lease, leased }))
+    }
+
+    fn find(
+        &self,
+        store: &Store,
+        page: u32,
+        at: Lsn,
+        fits: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<Option<String>> {
+        copies::find(store, &self.desk(store), page, at, fits)
     }
 }
 
@@ -113,8 +136,8 @@ struct Source {
     settings: Settings,
     library: Library,
     number: u64,
-    /// What its lease is called.
-    lease: String,
+    /// What its lease is called, if it has one.
+    lease: Option<String>,
     /// When that was last written, as far as this process knows, in milliseconds since 1970.
     leased: AtomicU64,
 }
@@ -180,7 +203,10 @@ impl Source {
     }
 
     fn lease(&self, objects: &Objects<'_>, ended: bool) -> Result<()> {
-        lease::write(objects, &self.lease, self.number, self.library.runs(), ended)
+        match &self.lease {
+            Some(lease) => lease::write(objects, lease, self.number, self.library.runs(), ended),
+            None => Ok(()),
+        }
     }
 
     /// Writes the lease again, if it is time.

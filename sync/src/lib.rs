@@ -13,6 +13,7 @@ mod book;
 mod cache;
 mod chain;
 mod cloning;
+mod copies;
 mod desk;
 mod frame;
 mod hex;

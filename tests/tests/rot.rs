@@ -97,6 +97,94 @@ fn what_cannot_be_mended_is_reported_with_the_table_it_belongs_to() {
     python(&plain_store(), EACH_PAGE, &[]).ok();
 }
 
+/// Spoils each page of a database that a remote has as well, in runs and in what was pushed behind them, once the
+/// journal has it no more.
+const FROM_A_REMOTE: &str = r#"
+from tide import *
+import pathlib
+
+URL = pathlib.Path("there").absolute().as_uri()
+db = connect("a.db")
+db.execute("CREATE TABLE rows(id INTEGER PRIMARY KEY, v)")
+db.execute("CREATE INDEX words ON rows(v)")
+db.execute("INSERT INTO rows SELECT value, hex(randomblob(100)) FROM json_each(?)", (json.dumps(list(range(400))),))
+one(db, "SELECT tide_remote('origin', ?)", URL)
+one(db, "SELECT tide_push()")
+for n in range(6):
+    db.execute("UPDATE rows SET v = hex(randomblob(100)) WHERE id % 90 = ?", (n,))
+    one(db, "SELECT tide_push()")
+one(db, "SELECT tide_retain('none')")
+one(db, "SELECT tide_fold()")
+rows, count = db.execute("SELECT * FROM rows").fetchall(), one(db, "PRAGMA page_count")
+db.close()
+base = open("a.db", "rb").read()
+assert len(base) == count * 4096 and count > 20
+
+def spoil(path, at):
+    with open(path, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 4]))
+
+def verify(db):
+    return db.execute("SELECT severity, file, page, message FROM tide_verify").fetchall()
+
+for page in range(1, count + 1):
+    spoil("a.db", (page - 1) * 4096 + 2000)
+    db = connect("a.db")
+    found = verify(db)
+    # Without the first page nothing can be asked, so whoever opens the database mends it.
+    assert [row[:3] for row in found] == ([] if page == 1 else [("warning", "a.db", page)]), found
+    assert page == 1 or "from the remote origin" in found[0][3], found
+    assert verify(db) == []
+    assert db.execute("SELECT * FROM rows").fetchall() == rows
+    db.close()
+    assert open("a.db", "rb").read() == base, page
+
+# Nobody can be asked; nothing is lost by that.
+os.rename("there", "away")
+spoil("a.db", 7 * 4096 + 2000)
+db = connect("a.db")
+[(severity, _, page, message)] = verify(db)
+assert (severity, page) == ("error", 8) and "OFFLINE" in message, message
+os.rename("away", "there")
+assert [row[0] for row in verify(db)] == ["warning"] and verify(db) == []
+
+# An image in the journal, which is the newest there is.
+db.execute("UPDATE rows SET v = hex(randomblob(100)) WHERE id = 399")
+one(db, "SELECT tide_push()")
+one(db, "SELECT tide_pull()")
+rows = db.execute("SELECT * FROM rows").fetchall()
+head = one(db, "SELECT tide_lsn()")
+
+def image():
+    """Where an image of the newest entry is: behind its header."""
+    for name in os.listdir("a.db-tide"):
+        data = open(os.path.join("a.db-tide", name), "rb").read() if name.endswith(".seg") else b""
+        for at in range(128, len(data), 64):
+            if data[at:at + 6] == b"ENT1\x01\0" and int.from_bytes(data[at + 16:at + 24], "little") == head:
+                return name, at + 128
+
+segment, at = image()
+spoil(os.path.join("a.db-tide", segment), at + 1000)
+found = verify(db)
+assert [(row[0], row[1]) for row in found] == [("warning", f"a.db-tide/{segment}")], found
+assert "from the remote origin" in found[0][3], found
+assert verify(db) == [] and db.execute("SELECT * FROM rows").fetchall() == rows
+db.close()
+plain = sqlite3.connect("a.db")
+assert plain.execute("SELECT * FROM rows").fetchall() == rows
+# Nothing of it stays there.
+leases = "there/lease"
+assert not os.path.exists(leases) or os.listdir(leases) == []
+"#;
+
+#[test]
+fn what_the_journal_has_not_got_is_written_again_from_a_remote() {
+    python(&Scratch::new(), FROM_A_REMOTE, &[]).ok();
+}
+
 /// Bytes that a seed draws, in stores at rest and left behind.
 const FLIPS: &str = r#"
 import random

@@ -126,7 +126,11 @@ impl Store {
         }
     }
 
-    fn segment_in_place(&self, segment: &Segment) -> Result<()> {
+    /// Makes sure that a segment is at its name still, and not something else by now.
+    ///
+    /// # Errors
+    /// `Missing`, `Io`.
+    pub(crate) fn segment_in_place(&self, segment: &Segment) -> Result<()> {
         let own = segment.inode()?;
         if self.inode(&segment.path)? == Some(own) { Ok(()) } else { Err(gone(&segment.path)) }
     }
