@@ -130,6 +130,10 @@ impl Store {
         let index = &view.index;
         let (kept, _) = self.kept()?;
         let hashes = if view.state.size > 0 { Some(self.hashes(view.state.page_size)?) } else { None };
+        // What isn't readable any more may be in the journal still, as it was given up by itself: a kept image that is
+        // older than that isn't the newest. While a fold to a new horizon is under way, the base doesn't have the rows up
+        // to it yet.
+        let dropped = self.read_superblock()?.horizon.lsn.min(view.floor);
         let mut sums = vec![(view.state.lsn, sum)];
         let Some(mut ordinal) = index.entry_at(view.state.lsn) else { return Ok(sums) };
         loop {
@@ -138,7 +142,9 @@ impl Store {
             if before.page_size != 0 && before.page_size != entry.state.page_size {
                 break;
             }
-            let Some(difference) = self.undo_sum(view, ordinal, &before, &kept, hashes.as_ref())? else {
+            let Some(difference) =
+                self.undo_sum(view, (ordinal, dropped), &before, &kept, hashes.as_ref())?
+            else {
                 break;
             };
             sum = sum.wrapping_sub(difference);
@@ -151,11 +157,12 @@ impl Store {
         Ok(sums)
     }
 
-    /// What an entry added to the checksum; `None` if an earlier hash isn't known.
+    /// What an entry added to the checksum; `None` if an earlier hash isn't known. Rows up to `dropped` aren't there any
+    /// more.
     fn undo_sum(
         &self,
         view: &Snapshot,
-        ordinal: u32,
+        (ordinal, dropped): (u32, Lsn),
         before: &State,
         kept: &[Kept],
         hashes: Option<&Hashes>,
@@ -163,11 +170,9 @@ impl Store {
         let index = &view.index;
         let entry = index.entry(ordinal);
         let mut difference = 0u64;
-        // While a fold to the new horizon is under way, the base doesn't have the rows up to it yet.
-        let retained = self.control.horizon().min(view.floor);
         let old = |page: u32| -> Result<Option<u64>> {
             if let Some(found) = index.find(page, before.lsn) {
-                if index.entry(found.entry).range.last > retained {
+                if index.entry(found.entry).range.last > dropped {
                     return hash_in_table(index, page, &found).map(Some);
                 }
             }

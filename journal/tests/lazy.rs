@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,9 @@ use common::elsewhere::{DESCRIPTION, Origin, assert_marked, assert_plain, disk, 
 use common::files::{SIDE, load};
 use common::{Change, Model, PAGE, PATH, Rng, commit, image, open, read, setting};
 use tideline_journal::disk::{Disk, SimDisk};
-use tideline_journal::{Code, Durability, Lsn, Options, PageSource, Retention, Session, Store, Unsent};
+use tideline_journal::{
+    Code, Durability, Lsn, Options, PageSource, Retention, Session, Store, Unsent, page_hash,
+};
 
 #[test]
 fn a_clone_reads_as_what_it_was_cloned_from() {
@@ -551,4 +554,54 @@ fn one_process_fetches_while_another_reads_and_commits() {
         late.unwrap().close().unwrap();
         assert_plain(&machine.process(), &model, &format!("seed {seed}"));
     }
+}
+
+#[test]
+fn checksums_of_history_are_right_behind_what_was_given_up() {
+    // Folds of a lazy clone give up what is below, and its entries stay for a while; kept images are older than those.
+    let sum = |model: &Model| {
+        let hash = |(&page, &fill): (&u32, &u64)| page_hash(page, &image(page, fill, model.size, 7));
+        model.fills.iter().map(hash).fold(0u64, u64::wrapping_add)
+    };
+    let mut told = 0;
+    for seed in 0..setting("TIDELINE_SCRIPTS", 60) {
+        let origin = Origin::new(9);
+        let process = SimDisk::new().process();
+        let mut store = origin.clone_at(&process).unwrap();
+        let (mut model, mut rng) = (origin.model.clone(), Rng(seed));
+        let mut sums = BTreeMap::from([(origin.state.lsn, sum(&model))]);
+        for step in 0..60 {
+            match rng.below(20) {
+                0..=10 => {
+                    let mut session = Session::new(Arc::clone(&store)).unwrap();
+                    let change = model.change(&mut rng);
+                    let lsn = commit(&mut session, &mut model, &change, Durability::Process).unwrap();
+                    sums.insert(lsn, sum(&model));
+                }
+                11..=13 => drop(store.fold().unwrap()),
+                14 => drop(store.compact(None).unwrap()),
+                15..=16 => {
+                    let lsns = Retention::Lsns(1 + rng.below(12));
+                    let all = [Retention::Default, Retention::None, lsns, lsns];
+                    store.set_retention(all[rng.below(4) as usize]).unwrap();
+                }
+                17 => {
+                    store.close().unwrap();
+                    store = origin.open(&process).unwrap();
+                }
+                _ if step > 20 => drop(store.hydrate(|_, _| true).unwrap()),
+                _ => {}
+            }
+            for row in store.log().unwrap() {
+                if let Some(found) = row.checksum {
+                    told += 1;
+                    let lsn = row.range.last;
+                    assert_eq!(sums.get(&lsn), Some(&found), "seed {seed}, step {step}: LSN {lsn}");
+                }
+            }
+        }
+        sound(&store, "afterwards");
+        assert_eq!(read(&store).unwrap().1, model);
+    }
+    assert!(told > 10_000, "{told} were told");
 }
