@@ -1,22 +1,33 @@
 //! Fetching what a lazy clone lacks, until it is a database like any other.
 //!
 //! Some pages at a time:
-//! 1. they are fetched, into memory, with no lock held;
+//! 1. they are fetched, into memory, with no lock held, while those before are written;
 //! 2. under the fold lock, those that are still lacking are written into the base; the base is synced; their hashes are
 //!    noted, and then that they are here (invariant 1 of `present`).
 //!
 //! When none is lacking, also under the fold lock: the superblock says that this is no lazy clone, which decides it;
 //! `present` says that the base is whole, for those who have it open; both files go, and recovery removes them again.
 
+use std::thread::ScopedJoinHandle;
+
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Mark, Name};
 use crate::hash::page_hash;
 use crate::hashes::Hashes;
+use crate::maintenance::block_signals;
 use crate::source::Lazy;
 use crate::store::{MARK_BYTE, Store, base_header};
 
 /// Fetches after which what is still lacking is counted anew, as others may fetch as well.
 const RECOUNT: u64 = 64;
+
+/// What writes pages that were fetched.
+type Bringing<'scope> = ScopedJoinHandle<'scope, Result<u64>>;
+
+/// How many it brought, when it is through.
+fn brought_by(bringing: Bringing<'_>) -> Result<u64> {
+    bringing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
 
 impl Store {
     /// How many pages a lazy clone's base lacks, and of how many; `None` of any other store. As all processes see it.
@@ -35,8 +46,8 @@ impl Store {
 
     /// Fetches what a lazy clone lacks, some MiB at a time, until nothing is lacking and it is a database like any
     /// other; of one that is already, nothing. After each time `go_on` is told how many pages of how many are here, and
-    /// says whether to go on; what was fetched stays. Others may read, write, and do the same, meanwhile. Returns how
-    /// many pages were brought.
+    /// says whether to go on; what was fetched stays, and what is fetched by then is brought, too. Others may read, write,
+    /// and do the same, meanwhile. Returns how many pages were brought.
     ///
     /// # Errors
     /// Those of the source; `Busy` while another process folds, or a reader holds up a fold that somebody has left;
@@ -44,10 +55,42 @@ impl Store {
     pub fn hydrate(&self, mut go_on: impl FnMut(u64, u64) -> bool) -> Result<u64> {
         self.check_process()?;
         let Some(lazy) = &self.lazy else { return Ok(0) };
+        std::thread::scope(|scope| {
+            // What was fetched is written while the next is fetched.
+            let bring = |pages: Vec<u32>, images: Vec<u8>| -> Result<Bringing<'_>> {
+                let thread = std::thread::Builder::new().name("tideline-hydrate".to_owned());
+                let bringing = move || {
+                    block_signals();
+                    self.alone_folding(|| self.bring(lazy, &pages, &images))
+                };
+                thread.spawn_scoped(scope, bringing).at(|| "a thread to write what was fetched".to_owned())
+            };
+            self.hydrate_by(lazy, &bring, &mut go_on)
+        })
+    }
+
+    /// The same; `bring` begins to write pages with their images.
+    fn hydrate_by<'scope>(
+        &self,
+        lazy: &Lazy,
+        bring: &dyn Fn(Vec<u32>, Vec<u8>) -> Result<Bringing<'scope>>,
+        go_on: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<u64> {
         let most = self.fetched_at_once(lazy.present.header.page_size as usize);
         let (mut brought, mut from, mut rounds) = (0, 1, 0);
         let (mut here, mut of) = (0, 0);
+        let mut under_way: Option<(u64, Bringing<'scope>)> = None;
         loop {
+            let block = self.read_superblock()?;
+            let pages = if block.lazy { lazy.present.absent(&block.base, from, most)? } else { Vec::new() };
+            let images = self.fetch_all(lazy, &pages)?;
+            if let Some((count, bringing)) = under_way.take() {
+                brought += brought_by(bringing)?;
+                here = of.min(here + count);
+                if !go_on(here, of) {
+                    return Ok(brought + brought_by(bring(pages, images)?)?);
+                }
+            }
             let block = self.read_superblock()?;
             if !block.lazy {
                 return Ok(brought);
@@ -61,7 +104,6 @@ impl Store {
                 (here, of) = (all - absent, all);
             }
             rounds += 1;
-            let pages = lazy.present.absent(&block.base, from, most)?;
             let Some(&last) = pages.last() else {
                 // Nothing is lacking from there on; if others have cut pages off meanwhile, nor before.
                 if self.alone_folding(|| self.become_ordinary(lazy))? {
@@ -73,13 +115,8 @@ impl Store {
                 (from, rounds) = (1, 0);
                 continue;
             };
-            let images = self.fetch_all(lazy, &pages, block.base.page_size as usize)?;
-            brought += self.alone_folding(|| self.bring(lazy, &pages, &images))?;
-            here = of.min(here + pages.len() as u64);
             from = last.saturating_add(1);
-            if !go_on(here, of) {
-                return Ok(brought);
-            }
+            under_way = Some((pages.len() as u64, bring(pages, images)?));
         }
     }
 
@@ -90,16 +127,15 @@ impl Store {
     pub fn fetch_here(&self, pages: &[u32]) -> Result<()> {
         self.check_process()?;
         let Some(lazy) = &self.lazy else { return Ok(()) };
-        let images = self.fetch_all(lazy, pages, lazy.present.header.page_size as usize)?;
+        let images = self.fetch_all(lazy, pages)?;
         self.alone_folding(|| self.bring(lazy, pages, &images)).map(drop)
     }
 
-    /// The images of these pages, which are of this size, one behind the other.
-    fn fetch_all(&self, lazy: &Lazy, pages: &[u32], size: usize) -> Result<Vec<u8>> {
-        lazy.source(self)?.prefetch(pages)?;
-        let mut images = vec![0; pages.len() * size];
-        for (&page, image) in pages.iter().zip(images.chunks_exact_mut(size)) {
-            self.read_absent(page, size, 0, image)?;
+    /// The images of these pages, one behind the other.
+    fn fetch_all(&self, lazy: &Lazy, pages: &[u32]) -> Result<Vec<u8>> {
+        let mut images = vec![0; pages.len() * lazy.present.header.page_size as usize];
+        if !pages.is_empty() {
+            self.fetch_many(lazy, pages, &mut images)?;
         }
         Ok(images)
     }

@@ -37,6 +37,17 @@ pub trait PageSource: Send + Sync {
     /// As [`PageSource::read`].
     fn prefetch(&self, pages: &[u32]) -> Result<()>;
 
+    /// Fills `images`, one behind the other, with those of these pages, which rise. All are had together, and nobody is
+    /// going to ask for them again. May block, as above.
+    ///
+    /// # Errors
+    /// As [`PageSource::read`].
+    fn read_many(&self, pages: &[u32], images: &mut [u8]) -> Result<()> {
+        self.prefetch(pages)?;
+        let size = images.len() / pages.len().max(1);
+        pages.iter().zip(images.chunks_exact_mut(size.max(1))).try_for_each(|(&page, to)| self.read(page, to))
+    }
+
     /// It is needed still, so that nothing of it may go.
     ///
     /// # Errors
@@ -229,6 +240,19 @@ impl Store {
             return Err(Error::new(Code::Damaged, text));
         }
         lazy.source(self)?.read(page, image)?;
+        self.compare_absent(lazy, page, image)
+    }
+
+    /// Fills `images`, one behind the other, with these pages, which rise and which the base lacks.
+    pub(crate) fn fetch_many(&self, lazy: &Lazy, pages: &[u32], images: &mut [u8]) -> Result<()> {
+        lazy.source(self)?.read_many(pages, images)?;
+        let size = lazy.present.header.page_size as usize;
+        let all = pages.iter().zip(images.chunks_exact(size));
+        all.into_iter().try_for_each(|(&page, image)| self.compare_absent(lazy, page, image))
+    }
+
+    /// Makes sure that an image from the source is what is known of a page that the base lacks.
+    fn compare_absent(&self, lazy: &Lazy, page: u32, image: &[u8]) -> Result<()> {
         // What is known of the base is true of the image as well, as long as the page isn't in the base.
         if self.known_hash(page, image.len())?.is_some_and(|known| known != page_hash(page, image)) {
             // A fold notes the hash of what it brings before it says that the page is here.

@@ -237,6 +237,23 @@ impl PageSource for Source {
         self.with(|objects| self.library.prefetch(objects, pages))
     }
 
+    fn read_many(&self, pages: &[u32], images: &mut [u8]) -> Result<()> {
+        let size = images.len() / pages.len().max(1);
+        self.with(|objects| {
+            let mut to = images.chunks_exact_mut(size.max(1));
+            self.library.read_many(objects, pages, &mut |page, image| match to.next() {
+                Some(to) if to.len() == image.len() => {
+                    to.copy_from_slice(image);
+                    Ok(())
+                }
+                _ => {
+                    let text = format!("page {page} isn't as long as the others; report this as a bug");
+                    Err(Error::new(Code::Io, text))
+                }
+            })
+        })
+    }
+
     fn keep(&self) -> Result<()> {
         self.lease_everywhere(false)
     }

@@ -198,7 +198,7 @@ impl Library {
             .map(|(_, place)| Wanted { segment: segment.clone(), place: *place })
             .collect();
         let mut first = None;
-        self.fetch(objects, &wanted, &mut |place, bytes| {
+        self.fetch(objects, &wanted, true, &mut |place, bytes| {
             if place.hash == places[at].hash {
                 first = Some(bytes.to_vec());
             }
@@ -216,10 +216,11 @@ impl Library {
         let absent: Vec<Wanted> =
             wanted.into_iter().filter(|one| !self.cache.has(&one.place.hash, one.place.len)).collect();
         // Where nothing can be kept, they are at hand for a while all the same.
-        self.fetch(objects, &absent, &mut |place, bytes| self.unpack(bytes, place).map(drop))
+        self.fetch(objects, &absent, true, &mut |place, bytes| self.unpack(bytes, place).map(drop))
     }
 
-    /// Shows each of these pages, which rise, with its image; frames are fetched together, and kept if there is room.
+    /// Shows each of these pages, which rise, with its image; frames are fetched together. They aren't kept: what others
+    /// read page by page would have to go for them.
     ///
     /// # Errors
     /// As [`Library::read`], and of `take`.
@@ -241,7 +242,7 @@ impl Library {
                 None => absent.push(one),
             }
         }
-        self.fetch(objects, &absent, &mut |place, bytes| {
+        self.fetch(objects, &absent, false, &mut |place, bytes| {
             got.insert(place.hash, Arc::new(Frame::unpack(bytes, place, self.page_size())?));
             Ok(())
         })?;
@@ -269,11 +270,12 @@ impl Library {
         Ok(wanted)
     }
 
-    /// Fetches frames, which are in order of where they are: neighbours by one request.
+    /// Fetches frames, which are in order of where they are: neighbours by one request. They are kept if that `keeps`.
     fn fetch(
         &self,
         objects: &Objects<'_>,
         wanted: &[Wanted],
+        keeps: bool,
         take: &mut dyn FnMut(&Place, &[u8]) -> Result<()>,
     ) -> Result<()> {
         for one in wanted {
@@ -282,6 +284,11 @@ impl Library {
         let requests: Vec<&[Wanted]> = wanted.chunk_by(goes_along).flat_map(split).collect();
         let asked: Vec<Stretch> = requests.iter().map(|all| all[0].segment.stretch(span(all))).collect();
         let mut again = Vec::new();
+        let keep = |one: &Wanted, bytes: &[u8]| {
+            if keeps {
+                self.cache.put(&one.place.hash, bytes);
+            }
+        };
         objects.get_ranges(&asked, &mut |n, answer| {
             let all = requests[n];
             let begin = span(all).start;
@@ -289,7 +296,7 @@ impl Library {
                 let at = (one.place.offset - begin) as usize;
                 let bytes = answer.get(at..at + one.place.len as usize).unwrap_or_default();
                 if frame_hash(bytes) == one.place.hash {
-                    self.cache.put(&one.place.hash, bytes);
+                    keep(one, bytes);
                     take(&one.place, bytes)?;
                 } else {
                     again.push(one.clone());
@@ -304,7 +311,7 @@ impl Library {
             objects.get_ranges(&[one.segment.stretch(range)], &mut |_, bytes| {
                 right = frame_hash(bytes) == one.place.hash;
                 if right {
-                    self.cache.put(&one.place.hash, bytes);
+                    keep(&one, bytes);
                     take(&one.place, bytes)?;
                 }
                 Ok(())
