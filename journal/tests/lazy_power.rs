@@ -162,7 +162,7 @@ fn a_cut_anywhere_leaves_a_clone_with_a_prefix_of_the_commits() {
             }
         }
     }
-    println!("tried: scripts={scripts} cuts={cuts}");
+    println!("tried: lazy_scripts={scripts} lazy_cuts={cuts}");
     assert!(cuts > 500);
 }
 
@@ -185,7 +185,7 @@ fn a_kill_anywhere_leaves_a_clone_with_all_commits() {
             check(&machine, &origin, &history, history.committed, &what);
         }
     }
-    println!("tried: kills={kills}");
+    println!("tried: lazy_kills={kills}");
     assert!(kills > 200);
 }
 
@@ -256,7 +256,7 @@ fn who_dies_while_it_folds_or_fetches_leaves_it_to_the_others() {
             kills += 1;
         }
     }
-    println!("tried: kills_of_one={kills}");
+    println!("tried: lazy_kills_of_one={kills}");
     assert!(kills > 80, "{kills}");
 }
 
@@ -290,7 +290,7 @@ fn an_error_anywhere_leaves_a_clone_that_goes_on() {
             }
         }
     }
-    println!("tried: errors={errors}");
+    println!("tried: lazy_errors={errors}");
 }
 
 /// A clone that was lived with, some of whose pages are here: its files, and what it holds.
@@ -392,6 +392,7 @@ fn a_byte_that_changes_is_found_or_means_nothing() {
             *tally.entry(became).or_default() += 1;
         }
     }
-    println!("tried: {tally:?}");
+    println!("{tally:?}");
+    println!("tried: lazy_flips={}", tally.values().sum::<u64>());
     assert!(["refused", "touched", "verified"].iter().all(|class| tally.contains_key(class)), "{tally:?}");
 }

@@ -21,10 +21,13 @@ pub fn run(workspace: &Workspace, span: &Span) -> Result<()> {
             "power",
             "--test",
             "machine",
+            "--test",
+            "lazy_power",
         ]);
         command.args(["--", "--nocapture", "--test-threads", "2"]);
         command.env("TIDELINE_FIRST", (seed * SCRIPTS).to_string());
         command.env("TIDELINE_SCRIPTS", SCRIPTS.to_string()).env("TIDELINE_SEEDS", OUTCOMES.to_string());
+        command.env("TIDELINE_SEED", seed.to_string());
         record::program(&mut command)
     })
 }
