@@ -14,15 +14,14 @@
 //!    when the database is opened once more.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
 use arbitrary::{Arbitrary, Unstructured};
-use rusqlite::types::{ToSqlOutput, Value as Sql, ValueRef};
-use rusqlite::{Connection, OpenFlags, ToSql, ffi, params_from_iter};
+use rusqlite::types::{Value as Sql, ValueRef};
+use rusqlite::{Connection, ffi, params_from_iter};
 
 use crate::budget::within;
-use crate::pages::Files;
+use crate::calls::{Argument, FUNCTIONS, Function, Owned, Takes};
+use crate::databases::{STATEMENTS, Start, content, fixture, lsn, open, path, put};
 use crate::place;
 use crate::value::{self, pick};
 
@@ -32,93 +31,6 @@ const ARGUMENTS: usize = 5;
 /// Most memory of ours, and what SQLite may keep behind its last connection, in bytes.
 const MORE: usize = 64 << 20;
 const KEPT: i64 = 64 << 10;
-
-/// What a function takes in one place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Takes {
-    Schema,
-    Lsn,
-    OptionalLsn,
-    OptionalSize,
-    Blob,
-    Path,
-    OptionalText,
-}
-
-/// A function, or a table with arguments.
-struct Function {
-    name: &'static str,
-    least: usize,
-    takes: &'static [Takes],
-    table: bool,
-    /// It can't run inside of a transaction.
-    command: bool,
-}
-
-const fn function(name: &'static str, least: usize, takes: &'static [Takes], command: bool) -> Function {
-    Function { name, least, takes, table: false, command }
-}
-
-const fn table(name: &'static str, takes: &'static [Takes]) -> Function {
-    Function { name, least: 0, takes, table: true, command: false }
-}
-
-const FUNCTIONS: [Function; 15] = [
-    function("tide_version", 0, &[], false),
-    function("tide_lsn", 0, &[Takes::Schema], false),
-    function("tide_status", 0, &[Takes::Schema], false),
-    function("tide_prepare", 1, &[Takes::Lsn, Takes::OptionalSize, Takes::Schema], false),
-    function("tide_receive", 1, &[Takes::Blob, Takes::Schema], true),
-    function("tide_compact", 0, &[Takes::OptionalLsn, Takes::OptionalLsn, Takes::Schema], true),
-    function("tide_fold", 0, &[Takes::Schema], true),
-    function("tide_export", 1, &[Takes::Path, Takes::Schema], true),
-    function("tide_retain", 0, &[Takes::OptionalText, Takes::Schema], true),
-    function("tide_detach", 0, &[Takes::Schema], true),
-    function("tide_last_error", 0, &[], false),
-    function("tide_trace", 1, &[Takes::OptionalText], false),
-    table("tide_log", &[Takes::Schema]),
-    table("tide_batches", &[Takes::Lsn, Takes::OptionalSize, Takes::Schema]),
-    table("tide_verify", &[Takes::Schema]),
-];
-
-/// Texts that mean something somewhere.
-const WORDS: [&str; 30] = [
-    "main",
-    "b",
-    "MAIN",
-    "temp",
-    "c",
-    "",
-    "7 days",
-    "1 GB",
-    "10000 lsns",
-    "none",
-    "default",
-    "0 lsns",
-    "1 lsn",
-    "99999999999999999999 TiB",
-    "off",
-    "error",
-    "trace",
-    "info",
-    "new.db",
-    "main.db",
-    "main.db-tide",
-    "nowhere/x",
-    "..",
-    "{}",
-    "{\"level\":1}",
-    "[1,2]",
-    "null",
-    "7",
-    "7.0",
-    "%s%n",
-];
-
-const NUMBERS: [i64; 14] =
-    [0, 1, 2, 3, 4, 5, 100, -1, 1 << 16, i64::MAX, i64::MIN, i64::MAX - 1, 1 << 40, 1 << 62];
-
-const REALS: [f64; 7] = [0.0, -0.0, 1.0, 1.5, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE];
 
 #[derive(Arbitrary, Debug)]
 struct Plan {
@@ -151,73 +63,6 @@ enum Form {
     Columns,
 }
 
-#[derive(Arbitrary, Debug)]
-enum Argument {
-    Null,
-    Number(u8),
-    Any(i64),
-    Real(u8),
-    Bits(u64),
-    Word(u8),
-    Text(Vec<u8>),
-    Blob(Vec<u8>),
-    Zeros(u16),
-    /// What somebody shipped, with a byte changed where the mask isn't 0.
-    Shipped(u8, u16, u8),
-}
-
-impl Argument {
-    fn value(&self) -> Owned {
-        match self {
-            Argument::Null => Owned::Null,
-            Argument::Number(n) => Owned::Integer(*pick(&NUMBERS, *n)),
-            Argument::Any(n) => Owned::Integer(*n),
-            Argument::Real(n) => Owned::real(*pick(&REALS, *n)),
-            Argument::Bits(bits) => Owned::real(f64::from_bits(*bits)),
-            Argument::Word(n) => Owned::Text(pick(&WORDS, *n).as_bytes().to_vec()),
-            Argument::Text(text) => Owned::Text(text.clone()),
-            Argument::Blob(blob) => Owned::Blob(blob.clone()),
-            Argument::Zeros(len) => Owned::Blob(vec![0; usize::from(*len)]),
-            Argument::Shipped(n, at, mask) => {
-                let mut blob = pick(&fixture().shipped, *n).blob.clone();
-                let at = usize::from(*at) % blob.len();
-                blob[at] ^= mask;
-                Owned::Blob(blob)
-            }
-        }
-    }
-}
-
-/// An argument as SQLite gets it.
-#[derive(Clone, Debug, PartialEq)]
-enum Owned {
-    Null,
-    Integer(i64),
-    Real(f64),
-    /// Any bytes.
-    Text(Vec<u8>),
-    Blob(Vec<u8>),
-}
-
-impl Owned {
-    /// SQLite has no NaN.
-    fn real(number: f64) -> Owned {
-        if number.is_nan() { Owned::Null } else { Owned::Real(number) }
-    }
-}
-
-impl ToSql for Owned {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self {
-            Owned::Null => ValueRef::Null,
-            Owned::Integer(n) => ValueRef::Integer(*n),
-            Owned::Real(n) => ValueRef::Real(*n),
-            Owned::Text(text) => ValueRef::Text(text),
-            Owned::Blob(blob) => ValueRef::Blob(blob),
-        }))
-    }
-}
-
 /// The plan that an input stands for, for reading.
 pub fn describe(data: &[u8]) -> String {
     value::describe::<Plan>(data)
@@ -243,33 +88,6 @@ pub fn run(data: &[u8]) -> String {
     trail
 }
 
-fn path(name: &str) -> PathBuf {
-    place::folder().join(name)
-}
-
-fn open(name: &str) -> rusqlite::Result<Connection> {
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
-    let db = Connection::open_with_flags(format!("file:{}?vfs=tideline", path(name).display()), flags)?;
-    db.busy_timeout(std::time::Duration::ZERO)?;
-    Ok(db)
-}
-
-/// Puts the files of a database where it is opened. The database file itself stays the same one: the process keeps it
-/// open.
-fn put(database: &Path, files: &Files) {
-    let side = tideline_journal::side_folder(database);
-    drop(fs::remove_dir_all(&side));
-    for (name, bytes) in files {
-        if name.is_empty() {
-            fs::write(database, bytes).expect("there is room");
-        } else {
-            fs::create_dir_all(&side).expect("there is room");
-            fs::write(side.join(name), bytes).expect("there is room");
-        }
-    }
-}
-
 /// Removes what calls have left.
 fn tidy() {
     for entry in fs::read_dir(place::folder()).expect("it is there").flatten() {
@@ -278,130 +96,6 @@ fn tidy() {
             drop(fs::remove_file(entry.path()).or_else(|_| fs::remove_dir_all(entry.path())));
         }
     }
-}
-
-/// What a database holds, in words.
-fn content(db: &Connection) -> String {
-    let tables: i64 = db
-        .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 't'", (), |row| row.get(0))
-        .unwrap_or_else(|e| panic!("{e}: the schema can be read"));
-    if tables == 0 {
-        return String::new();
-    }
-    let sql = "SELECT count(*) || ' ' || total(a) || ' ' || coalesce(group_concat(hex(b)), '') FROM t";
-    db.query_row(sql, (), |row| row.get(0)).unwrap_or_else(|e| panic!("{e}: the table can be read"))
-}
-
-fn lsn(db: &Connection) -> i64 {
-    db.query_row("SELECT tide_lsn()", (), |row| row.get(0))
-        .unwrap_or_else(|e| panic!("{e}: there is a store"))
-}
-
-/// A database that plans begin with.
-struct Start {
-    /// By their names in the side folder; the database file has none.
-    files: Files,
-    lsn: i64,
-    content: String,
-}
-
-/// A blob, and what its source had then.
-struct Shipped {
-    blob: Vec<u8>,
-    lsn: i64,
-    content: String,
-    lineage: String,
-}
-
-struct Fixture {
-    starts: Vec<Start>,
-    shipped: Vec<Shipped>,
-}
-
-fn fixture() -> &'static Fixture {
-    static FIXTURE: LazyLock<Fixture> = LazyLock::new(build);
-    &FIXTURE
-}
-
-/// Statements of the application: what some fail with depends on what there is.
-const STATEMENTS: [&str; 8] = [
-    "CREATE TABLE IF NOT EXISTS t(a INTEGER PRIMARY KEY, b)",
-    "INSERT INTO t(b) VALUES (zeroblob(40)), ('x')",
-    "INSERT INTO t(b) SELECT zeroblob(900) FROM (SELECT 1 UNION SELECT 2 UNION SELECT 3)",
-    "UPDATE t SET b = 'y' WHERE a % 2",
-    "DELETE FROM t WHERE a > 4",
-    "CREATE INDEX IF NOT EXISTS i ON t(b)",
-    "VACUUM",
-    "PRAGMA wal_checkpoint",
-];
-
-fn build() -> Fixture {
-    getrandom::reset(7);
-    // SAFETY: in the static library the connection may be null.
-    let code = unsafe {
-        tideline::sqlite3_tideline_init(std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null())
-    };
-    assert_eq!(code, ffi::SQLITE_OK);
-    let mut fixture = Fixture { starts: Vec::new(), shipped: Vec::new() };
-    // The base of an empty one has no bytes.
-    fixture.starts.push(Start {
-        files: Files::from([(String::new(), Vec::new())]),
-        lsn: 0,
-        content: String::new(),
-    });
-    for seed in 0..2 {
-        put(&path("main.db"), &fixture.starts[0].files);
-        let db = open("main.db").expect("it opens");
-        for round in 0..3 {
-            for statement in &STATEMENTS[..4 + seed] {
-                db.execute_batch(statement).expect(statement);
-            }
-            ship(&db, &mut fixture.shipped);
-            if round == 1 {
-                db.query_row("SELECT tide_fold()", (), |_| Ok(())).expect("it folds");
-            }
-        }
-        let (lsn, content) = (lsn(&db), content(&db));
-        db.close().expect("it closes");
-        fixture.starts.push(Start { files: take(&path("main.db")), lsn, content });
-    }
-    // One that stock SQLite made.
-    put(&path("main.db"), &fixture.starts[0].files);
-    let plain = Connection::open(path("main.db")).expect("it opens");
-    plain.execute_batch(&STATEMENTS[..3].join(";")).expect("a table");
-    let content = content(&plain);
-    plain.close().expect("it closes");
-    fixture.starts.push(Start { files: take(&path("main.db")), lsn: 1, content });
-    fixture
-}
-
-/// Ships everything, and what is new since a few LSNs, whole and in pieces.
-fn ship(db: &Connection, shipped: &mut Vec<Shipped>) {
-    let (lsn, content) = (lsn(db), content(db));
-    let lineage: String =
-        db.query_row("SELECT tide_status() ->> '$.lineage'", (), |row| row.get(0)).expect("a lineage");
-    let mut add = |sql: &str, after: i64| {
-        let mut statement = db.prepare(sql).expect(sql);
-        let mut rows = statement.query([after]).expect(sql);
-        while let Some(row) = rows.next().expect(sql) {
-            let blob = row.get(0).expect(sql);
-            shipped.push(Shipped { blob, lsn, content: content.clone(), lineage: lineage.clone() });
-        }
-    };
-    add("SELECT tide_prepare(?1)", 0);
-    add("SELECT tide_prepare(?1)", lsn - 2);
-    add("SELECT blob FROM tide_batches(?1, 2000)", lsn - 1);
-}
-
-/// The files of a database that nobody has open.
-fn take(database: &Path) -> Files {
-    let mut files = Files::from([(String::new(), fs::read(database).expect("it is there"))]);
-    for entry in fs::read_dir(tideline_journal::side_folder(database)).into_iter().flatten().flatten() {
-        let name = entry.file_name().into_string().expect("names are ours");
-        files.insert(name, fs::read(entry.path()).expect("it is there"));
-    }
-    files.remove("control");
-    files
 }
 
 struct Run {

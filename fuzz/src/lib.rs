@@ -12,7 +12,9 @@
 
 pub mod blob;
 pub mod budget;
+mod calls;
 pub mod damage;
+mod databases;
 pub mod functions;
 pub mod index;
 pub mod layout;
