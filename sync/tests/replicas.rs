@@ -255,7 +255,7 @@ impl World {
         let store = Arc::clone(&self.replicas[n].store);
         self.tried.actions += 1;
         self.weather();
-        match self.rng.below(20) {
+        match self.rng.below(23) {
             0..=5 => self.commit(n),
             6..=9 => self.push(n),
             10..=12 => {
@@ -275,13 +275,17 @@ impl World {
                 self.fickle.set_clock(before + hours * HOUR);
             }
             18 => {
-                let retention = if self.rng.below(2) == 0 { Retention::None } else { Retention::Default };
-                store.set_retention(retention).unwrap();
-                match store.fold() {
-                    Ok(_) => {}
-                    Err(e) => assert!(matches!(e.code(), Code::Offline | Code::Busy), "{e}"),
-                }
+                let lsns = Retention::Lsns(1 + self.rng.below(12));
+                let all = [Retention::None, Retention::Default, lsns];
+                store.set_retention(all[self.rng.below(3) as usize]).unwrap();
+                self.may_be_away(n, store.fold());
             }
+            19 => self.may_be_away(n, store.compact(None)),
+            20 => {
+                store.close().unwrap();
+                self.replicas[n].store = self.open(&self.replicas[n].disk).unwrap();
+            }
+            21 => self.work_elsewhere(n),
             _ => match store.hydrate(|_, _| true) {
                 Ok(_) => {}
                 Err(e) if e.code() == Code::Offline => {}
@@ -289,6 +293,32 @@ impl World {
             },
         }
         self.look(n);
+    }
+
+    /// Work in another process, which then closes it.
+    fn work_elsewhere(&mut self, n: usize) {
+        let disk = Arc::clone(&self.replicas[n].disk);
+        let other = self.open(&disk).unwrap();
+        let own = std::mem::replace(&mut self.replicas[n].store, Arc::clone(&other));
+        match self.rng.below(3) {
+            0 => self.commit(n),
+            1 => self.push(n),
+            _ => self.may_be_away(n, other.fold()),
+        }
+        // Unless it was made anew.
+        if Arc::ptr_eq(&disk, &self.replicas[n].disk) {
+            self.replicas[n].store = own;
+            other.close().unwrap();
+        }
+    }
+
+    /// What reads pages may have to fetch them.
+    fn may_be_away<T>(&mut self, n: usize, done: Result<T, Error>) {
+        match done {
+            Ok(_) => {}
+            Err(e) if matches!(e.code(), Code::Offline | Code::Busy) => {}
+            Err(e) => self.lapse(n, &e),
+        }
     }
 
     /// The checksums that a replica tells of its history are those of what somebody committed.
