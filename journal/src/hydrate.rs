@@ -127,7 +127,13 @@ impl Store {
     pub fn fetch_here(&self, pages: &[u32]) -> Result<()> {
         self.check_process()?;
         let Some(lazy) = &self.lazy else { return Ok(()) };
-        let images = self.fetch_all(lazy, pages)?;
+        let size = lazy.present.header.page_size as usize;
+        let mut images = vec![0; pages.len() * size];
+        // What comes along is going to be read as well.
+        lazy.source(self)?.prefetch(pages)?;
+        for (&page, image) in pages.iter().zip(images.chunks_exact_mut(size)) {
+            self.read_absent(page, size, 0, image)?;
+        }
         self.alone_folding(|| self.bring(lazy, pages, &images)).map(drop)
     }
 

@@ -7,8 +7,11 @@ use crate::bucket::Bucket;
 use crate::bundled::{bundled, bundled_at};
 use crate::scratch::Scratch;
 
-/// How long a request may take.
-const TIMEOUT: &str = "1s";
+/// How long a request may take where some are never answered: no longer than somebody has to wait for each of those, and
+/// no shorter than a machine with much else to do may stand still.
+const TIMEOUT: &str = "3s";
+/// How long where all are.
+const PATIENT: &str = "60s";
 
 /// A place in the bucket, a database that is pushed there, and who looks at what came.
 pub struct Site {
@@ -42,7 +45,8 @@ impl Site {
     /// Options of the place, reached by this endpoint.
     pub fn options(&self, endpoint: &str) -> String {
         // To try the store out each time would take many requests.
-        let more = format!(r#", "timeout": "{TIMEOUT}", "single_writer": true}}"#);
+        let timeout = if endpoint == self.bucket.endpoint() { PATIENT } else { TIMEOUT };
+        let more = format!(r#", "timeout": "{timeout}", "single_writer": true}}"#);
         let options = self.bucket.options(endpoint);
         options.strip_suffix('}').expect("an object").to_owned() + &more
     }

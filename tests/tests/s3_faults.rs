@@ -184,7 +184,7 @@ impl Call for Cloning<'_> {
     }
 
     fn check(&mut self) {
-        self.site.same(&bundled(&self.site.scratch, &self.name));
+        self.site.same(&self.site.open(&self.name, self.site.bucket.endpoint()));
     }
 }
 
