@@ -317,7 +317,7 @@ impl Opening<'_> {
             let size = size_of(&header).filter(|&size| u64::from(size) <= whole).map_or(whole, u64::from);
             state = State {
                 lsn: Lsn::new(1),
-                id: crate::store::random()?,
+                id: crate::store::random()?.max(1),
                 page_size: page_size as u32,
                 size: u32::try_from(size).map_err(|_| not_sqlite())?,
                 counters: Counters::of(&header),

@@ -218,7 +218,13 @@ mod tests {
             range: LsnRange { first: Lsn::new(2), last: Lsn::new(2) },
             full: false,
             before: 3,
-            state: State { lsn: Lsn::new(2), page_size: SIZE as u32, size: count + 1, ..State::default() },
+            state: State {
+                lsn: Lsn::new(2),
+                id: 6,
+                page_size: SIZE as u32,
+                size: count + 1,
+                ..State::default()
+            },
             checksum_before: None,
             checksum_after: None,
             rows: u64::from(count),

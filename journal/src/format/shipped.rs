@@ -144,6 +144,8 @@ impl ShippedHeader {
             && header.range.first <= header.range.last
             && state.lsn == header.range.last
             && state.size > 0
+            // Whoever commits gives one that has none a new one.
+            && state.id != 0
             && state.is_possible()
             && header.rows <= u64::from(state.size)
             && header.rows_before.checked_add(u64::from(header.rows_here)).is_some_and(|n| n <= header.rows);
@@ -294,6 +296,16 @@ mod tests {
             packing.push(page, image, page_hash(page, image), before);
         }
         packing.finish()
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "miri runs no C, and so no zstd")]
+    fn an_entry_has_an_identity() {
+        let mut blob = example();
+        blob[64..72].fill(0);
+        let crc = crc32fast::hash(&blob[..188]);
+        blob[188..192].copy_from_slice(&crc.to_le_bytes());
+        assert!(ShippedHeader::decode(&blob).unwrap_err().text().contains("contradicts itself"));
     }
 
     #[test]

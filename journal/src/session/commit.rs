@@ -207,7 +207,7 @@ impl Session {
         if header.state.id == 0 {
             let content = crc32fast::hash(&self.table);
             header.state.id =
-                mix(mix(before ^ epoch) ^ (u64::from(content) << 32) ^ header.state.time ^ prev);
+                mix(mix(before ^ epoch) ^ (u64::from(content) << 32) ^ header.state.time ^ prev).max(1);
         }
         let encoded = header.encode();
         let record = CommitRecord::of(&header, &encoded, &self.table);
