@@ -142,8 +142,7 @@ impl Store {
             if before.page_size != 0 && before.page_size != entry.state.page_size {
                 break;
             }
-            let Some(difference) =
-                self.undo_sum(view, (ordinal, dropped), &before, &kept, hashes.as_ref())?
+            let Some(difference) = self.undo_sum(view, ordinal, dropped, &before, &kept, hashes.as_ref())?
             else {
                 break;
             };
@@ -162,7 +161,8 @@ impl Store {
     fn undo_sum(
         &self,
         view: &Snapshot,
-        (ordinal, dropped): (u32, Lsn),
+        ordinal: u32,
+        dropped: Lsn,
         before: &State,
         kept: &[Kept],
         hashes: Option<&Hashes>,

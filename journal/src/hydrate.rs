@@ -83,7 +83,7 @@ impl Store {
         loop {
             let block = self.read_superblock()?;
             let pages = if block.lazy { lazy.present.absent(&block.base, from, most)? } else { Vec::new() };
-            let images = self.fetch_all(lazy, &pages)?;
+            let images = self.fetch_many(lazy, &pages)?;
             if let Some((count, bringing)) = under_way.take() {
                 brought += brought_by(bringing)?;
                 here = of.min(here + count);
@@ -135,15 +135,6 @@ impl Store {
             self.read_absent(page, size, 0, image)?;
         }
         self.alone_folding(|| self.bring(lazy, pages, &images)).map(drop)
-    }
-
-    /// The images of these pages, one behind the other.
-    fn fetch_all(&self, lazy: &Lazy, pages: &[u32]) -> Result<Vec<u8>> {
-        let mut images = vec![0; pages.len() * lazy.present.header.page_size as usize];
-        if !pages.is_empty() {
-            self.fetch_many(lazy, pages, &mut images)?;
-        }
-        Ok(images)
     }
 
     /// Makes sure that no fold is half done. Under the fold lock.

@@ -243,12 +243,17 @@ impl Store {
         self.compare_absent(lazy, page, image)
     }
 
-    /// Fills `images`, one behind the other, with these pages, which rise and which the base lacks.
-    pub(crate) fn fetch_many(&self, lazy: &Lazy, pages: &[u32], images: &mut [u8]) -> Result<()> {
-        lazy.source(self)?.read_many(pages, images)?;
+    /// The images of these pages, one behind the other; they rise, and the base lacks them.
+    pub(crate) fn fetch_many(&self, lazy: &Lazy, pages: &[u32]) -> Result<Vec<u8>> {
         let size = lazy.present.header.page_size as usize;
-        let all = pages.iter().zip(images.chunks_exact(size));
-        all.into_iter().try_for_each(|(&page, image)| self.compare_absent(lazy, page, image))
+        let mut images = vec![0; pages.len() * size];
+        if !pages.is_empty() {
+            lazy.source(self)?.read_many(pages, &mut images)?;
+        }
+        for (&page, image) in pages.iter().zip(images.chunks_exact(size)) {
+            self.compare_absent(lazy, page, image)?;
+        }
+        Ok(images)
     }
 
     /// Makes sure that an image from the source is what is known of a page that the base lacks.

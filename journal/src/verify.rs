@@ -236,20 +236,12 @@ impl Store {
                 };
                 if !sound {
                     let cause = format!("the image of page {} fails its checksum", row.page);
-                    let found = |message| finding(row.offset, Some(row.page), message);
-                    let mended = held.map(|held| self.mend_image(held, &row, entry.range.last));
-                    findings.push(match mended.transpose() {
-                        Ok(Some(Mended::Page(from))) => Finding {
-                            severity: "warning",
-                            ..found(format!("{cause}; it was written again from {from}"))
-                        },
-                        Ok(Some(Mended::Unasked(e))) => found(unasked(&cause, &e)),
-                        Ok(Some(Mended::Later)) => {
-                            found(format!("{cause}; a fold is under way: run tide_verify again behind it"))
-                        }
-                        Err(e) => found(format!("{cause}, and writing it again failed: {}", e.text())),
-                        Ok(_) => found(format!("{cause}; restore from a backup")),
-                    });
+                    let mended = match held {
+                        Some(held) => self.mend_image(held, &row, entry.range.last),
+                        None => Ok(Mended::Not),
+                    };
+                    let broken = finding(row.offset, Some(row.page), cause);
+                    findings.push(self.outcome(broken, mended, ""));
                 }
             }
         }
@@ -353,7 +345,8 @@ impl Store {
                 (read, _) => {
                     let why = read.err().map(|e| e.text().to_owned());
                     let why = why.unwrap_or_else(|| format!("page {page} of the base fails its checksum"));
-                    findings.push(self.mended(page, finding(why)));
+                    let nowhere = ", and neither the journal nor a remote has it";
+                    findings.push(self.outcome(finding(why), self.mend(page), nowhere));
                 }
             }
         }
@@ -375,24 +368,24 @@ impl Store {
         Ok(())
     }
 
-    /// Mends a page of the base, and says what became of it: `broken` is what is found if nothing does.
-    fn mended(&self, page: u32, broken: Finding) -> Finding {
+    /// What is said of something `broken` that was to be mended; `nowhere` is who else was looked at, where nobody has it.
+    fn outcome(&self, broken: Finding, mended: Result<Mended>, nowhere: &str) -> Finding {
         let cause = broken.message.split("; ").next().unwrap_or_default();
-        let (severity, file, message) = match self.mend(page) {
+        let (severity, file, message) = match mended {
             Ok(Mended::Page(from)) => {
                 ("warning", broken.file, format!("{cause}; it was written again from {from}"))
             }
-            Ok(Mended::Hash) => (
-                "warning",
-                self.name_of_hashes(),
-                format!("the hash of page {page} of the base was another; it was noted again"),
-            ),
-            Ok(Mended::Not) => (
-                "error",
-                broken.file,
-                format!("{cause}, and neither the journal nor a remote has it; restore from a backup"),
-            ),
-            Ok(Mended::Unasked(e)) => ("error", broken.file, unasked(cause, &e)),
+            Ok(Mended::Hash) => {
+                let page = broken.page.unwrap_or_default();
+                let message = format!("the hash of page {page} of the base was another; it was noted again");
+                ("warning", self.name_of_hashes(), message)
+            }
+            Ok(Mended::Not) => ("error", broken.file, format!("{cause}{nowhere}; restore from a backup")),
+            Ok(Mended::Unasked(e)) => {
+                let (code, text) = (e.code().word(), e.text());
+                let message = format!("{cause}, and who may have it couldn't be asked ({code}: {text})");
+                ("error", broken.file, message)
+            }
             Ok(Mended::Later) => (
                 "error",
                 broken.file,
@@ -457,11 +450,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// What is said of a page that somebody else may have, who couldn't be asked.
-fn unasked(cause: &str, why: &Error) -> String {
-    format!("{cause}, and who may have it couldn't be asked ({}: {})", why.code().word(), why.text())
 }
 
 /// Chain value that an entry itself says it continues.

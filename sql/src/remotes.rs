@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::types::Value;
 use serde_json::json;
 use tideline_journal::disk::RealDisk;
-use tideline_journal::{Code, Error, Lsn, Result, Store};
+use tideline_journal::{Code, Error, Lsn, Result, Store, interrupted};
 use tideline_sync::{Cloning, Listed, ORIGIN, Point, Remotes, Task, store_options};
 
 use crate::call::Call;
@@ -24,8 +24,7 @@ pub(crate) fn remote(call: &Call<'_>) -> Result<Value> {
     let url = call.arguments.optional_text(1, URL)?;
     let options = call.arguments.object(2)?;
     let store = call.commanded()?.store;
-    let stop = || call.host.interrupted();
-    let remotes = Remotes::of(&store).until(&stop);
+    let remotes = Remotes::of(&store).until(&interrupted);
     call.patiently(&store, || match url {
         Some(url) => remotes.add(name, url, options.as_ref()),
         None => remotes.remove(name),
@@ -54,8 +53,7 @@ pub(crate) fn clone(call: &Call<'_>) -> Result<Value> {
     let path = call.arguments.path(1)?;
     let mut remote = call.arguments.object(2)?.unwrap_or_default();
     let until = point(remote.remove("at"), remote.remove("as_of"))?;
-    let stop = || call.host.interrupted();
-    let cloning = Cloning { url, remote, until, options: store_options(), stop: &stop };
+    let cloning = Cloning { url, remote, until, options: store_options(), stop: &interrupted };
     Ok(integer(cloning.make(Arc::new(RealDisk::new()), &path)?.get()))
 }
 
@@ -85,8 +83,7 @@ fn perform(call: &Call<'_>, task: Task) -> Result<Value> {
     let every =
         call.arguments.options(1, &["every"])?.remove("every").map(|value| every(&value)).transpose()?;
     let store = call.commanded()?.store;
-    let stop = || call.host.interrupted();
-    let remotes = Remotes::of(&store).until(&stop);
+    let remotes = Remotes::of(&store).until(&interrupted);
     let work = || match (every, task) {
         (Some(every), task) => remotes.keep_on(name, task, every),
         (None, Task::Push) => remotes.push(name),
@@ -115,7 +112,7 @@ fn every(value: &serde_json::Value) -> Result<Option<Duration>> {
 /// `tide_hydrate()`
 pub(crate) fn hydrate(call: &Call<'_>) -> Result<Value> {
     let store = call.commanded()?.store;
-    let fetched = call.patiently(&store, || store.hydrate(|_, _| !call.host.interrupted()))?;
+    let fetched = call.patiently(&store, || store.hydrate(|_, _| !interrupted()))?;
     Ok(integer(fetched))
 }
 

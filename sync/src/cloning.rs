@@ -57,7 +57,7 @@ impl Cloning<'_> {
         disk: Arc<dyn Disk>,
         path: &Path,
     ) -> Result<Lsn> {
-        self.make_through(Desk::new(move |address, _| open(address)), disk, path)
+        self.make_through(Desk::new(Arc::new(move |address, _| open(address))), disk, path)
     }
 
     fn make_through(&self, desk: Desk, disk: Arc<dyn Disk>, path: &Path) -> Result<Lsn> {

@@ -94,11 +94,11 @@ impl Copies {
             return Err(e.clone());
         }
         let made = make(desk, remote, of);
-        if let Err(e) = made.as_ref().map_err(Error::clone) {
+        if let Err(e) = &made {
             let took = begun.elapsed();
             if e.code() == Code::Offline && took > LONG {
                 let until = Instant::now() + took * PATIENCE;
-                self.away.lock().insert(remote.name.clone(), (until, e));
+                self.away.lock().insert(remote.name.clone(), (until, e.clone()));
             }
         }
         let copy = Arc::new(made?);
@@ -115,13 +115,12 @@ fn make(desk: &Desk, remote: &Remote, of: (String, Point)) -> Result<Copy> {
         let text = format!("no temporary folder for what a remote has: {e}; look at the system's limits");
         Error::new(Code::Io, text)
     })?;
-    let (open, pages) = (desk.open(), desk.open());
-    let options = StoreOptions { source: Some(Arc::new(RemotePages::by(pages))), ..store_options() };
+    let options = StoreOptions { source: Some(Arc::new(RemotePages::by(desk.open()))), ..store_options() };
     let (url, until) = (remote.url.as_str(), of.1);
     let cloning = Cloning { url, remote: Options::new(), until, options, stop: &interrupted };
     let given = Given { settings: remote.settings.clone(), secrets: desk.told(&remote.name) };
     let (disk, path) = (Arc::new(RealDisk::new()), folder.path().join("copy.db"));
-    let own = Desk::new(move |address, given| open(address, given));
+    let own = Desk::new(desk.open());
     let (store, _) = cloning.begin(own, &Address::parse(url)?, given, false, disk, &path)?;
     Ok(Copy { of, store, _folder: folder })
 }

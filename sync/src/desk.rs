@@ -47,11 +47,9 @@ pub(crate) struct Desk {
 
 impl Desk {
     /// One that reaches object stores by `open`.
-    pub fn new(
-        open: impl Fn(&Address, &Given) -> Result<Arc<dyn ObjectStore>> + Send + Sync + 'static,
-    ) -> Desk {
+    pub fn new(open: Arc<Open>) -> Desk {
         Desk {
-            open: Arc::new(open),
+            open,
             wire: Mutex::default(),
             found: Mutex::default(),
             secrets: Mutex::default(),
@@ -65,7 +63,7 @@ impl Desk {
 
     /// The usual one.
     pub fn usual() -> Desk {
-        Desk::new(Address::open)
+        Desk::new(Arc::new(Address::open))
     }
 
     /// How it reaches object stores.

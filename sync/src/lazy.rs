@@ -76,17 +76,12 @@ impl RemotePages {
     pub fn through(
         open: impl Fn(&Address) -> Result<Arc<dyn ObjectStore>> + Send + Sync + 'static,
     ) -> RemotePages {
-        RemotePages { open: Some(Arc::new(move |address, _| open(address))) }
+        RemotePages::by(Arc::new(move |address, _| open(address)))
     }
-}
 
-impl RemotePages {
     /// The desk of a store; one that reaches remotes as this does, if it hasn't got one yet.
     fn desk(&self, store: &Store) -> Arc<Desk> {
-        store.companion(|| match self.open.clone() {
-            Some(open) => Desk::new(move |address, given| open(address, given)),
-            None => Desk::usual(),
-        })
+        store.companion(|| self.open.clone().map_or_else(Desk::usual, Desk::new))
     }
 }
 

@@ -84,7 +84,7 @@ impl<'a> Remotes<'a> {
         store: &'a Arc<Store>,
         open: impl Fn(&Address) -> Result<Arc<dyn ObjectStore>> + Send + Sync + 'static,
     ) -> Remotes<'a> {
-        Remotes::at(store, Arc::new(Desk::new(move |address, _| open(address))))
+        Remotes::at(store, Arc::new(Desk::new(Arc::new(move |address, _| open(address)))))
     }
 
     pub(crate) fn at(store: &'a Arc<Store>, desk: Arc<Desk>) -> Remotes<'a> {

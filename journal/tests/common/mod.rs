@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tideline_journal::disk::{Disk, How, SimProcess};
-use tideline_journal::{Clock, Durability, Lsn, Options, Result, Session, Store};
+use tideline_journal::{Clock, Durability, Lsn, Options, Result, Session, Store, page_hash};
 
 /// Size of the pages in these tests, in bytes.
 pub const PAGE: usize = 512;
@@ -133,6 +133,12 @@ pub struct Change {
 }
 
 impl Model {
+    /// Rolling checksum of a database with these pages. The counters in page 1 don't count.
+    pub fn checksum(&self) -> u64 {
+        let hash = |(&page, &fill): (&u32, &u64)| page_hash(page, &image(page, fill, self.size, 7));
+        self.fills.iter().map(hash).fold(0, u64::wrapping_add)
+    }
+
     pub fn apply(&mut self, change: &Change) {
         for &(page, fill) in &change.fills {
             self.fills.insert(page, fill);
