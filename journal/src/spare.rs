@@ -28,6 +28,9 @@ const READY: usize = 12;
 /// Ready segments that suffice where another one would have to be made.
 const FEW_READY: usize = 3;
 
+/// Ready segments that come so soon that they are warmed once more.
+const SOON: usize = 2;
+
 /// Bytes that a segment may surely have.
 const LONG: u64 = 1 << 20;
 
@@ -49,6 +52,8 @@ pub(crate) struct Ready {
     number: u32,
     /// Nothing was in it before.
     new: bool,
+    /// It is warm, unless it reached the disk by itself meanwhile: that is looked at when its turn comes.
+    warmed: bool,
 }
 
 /// Writes zeros over the whole of a new file.
@@ -89,6 +94,7 @@ impl Store {
 
     /// Readies the segments that the journal goes on in next, so that no commit has to wait for that.
     pub(crate) fn ready_next(&self) -> Result<()> {
+        self.warm_soonest();
         let have = self.ready.lock().len();
         if have > READY / 2 {
             return Ok(());
@@ -106,7 +112,7 @@ impl Store {
             made.push(self.created()?);
         }
         self.sync_side()?;
-        for next in made {
+        for mut next in made {
             let here = || format!("writing {}", next.path.display());
             if next.new {
                 // In large pieces, which the system then keeps as such.
@@ -114,6 +120,7 @@ impl Store {
             }
             if self.seldom_synced.load(Ordering::Relaxed) && self.flushes.load(Ordering::Relaxed) <= FEW {
                 next.file.warm(0..self.options.segment_bytes);
+                next.warmed = true;
             } else if next.new {
                 // Commits that are synced overwrite blocks that have been written, without a change of metadata.
                 next.file.sync().at(here)?;
@@ -121,6 +128,23 @@ impl Store {
             self.ready.lock().push_back(next);
         }
         Ok(())
+    }
+
+    /// Warms those again that the journal comes to next: the system writes what lies about for long, or when somebody asks
+    /// it to write everything, and each page is protected then. It costs next to nothing where it didn't.
+    fn warm_soonest(&self) {
+        let mut ready = self.ready.lock();
+        let mut files = Vec::new();
+        for next in ready.iter_mut().take(SOON) {
+            if std::mem::take(&mut next.warmed) {
+                files.push(Arc::clone(&next.file));
+            }
+        }
+        // A commit may ask for one meanwhile.
+        drop(ready);
+        for file in files {
+            file.warm(0..self.options.segment_bytes);
+        }
     }
 
     /// The segment that the journal goes on in, with the header that `header` makes for its number. Its
@@ -165,7 +189,9 @@ impl Store {
                 // Somebody else took it.
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e).at(|| format!("renaming {}", spare.path.display())),
-                Ok(()) => return Ok(Some(Ready { file: spare.file, path, number, new: false })),
+                Ok(()) => {
+                    return Ok(Some(Ready { file: spare.file, path, number, new: false, warmed: false }));
+                }
             }
         }
         Ok(None)
@@ -180,7 +206,7 @@ impl Store {
         let file = self.disk.open(&path, How::Create).at(here)?;
         file.set_len(0).and_then(|()| file.allocate(self.options.segment_bytes)).at(here)?;
         self.disk.copy_owner(&self.path, &path).at(|| "setting a segment's owner".into())?;
-        Ok(Ready { file, path, number, new: true })
+        Ok(Ready { file, path, number, new: true, warmed: false })
     }
 
     /// Removes the segments that this process has ready or to spare.

@@ -34,11 +34,14 @@ impl Part {
 }
 
 impl Warm {
-    /// Makes the bytes in `range` of `file` ready to be written, but for those up to the end of what is already; the
-    /// caller knows that they are reserved, on a file system that overwrites in place. Where the kernel can't, nothing
-    /// happens.
+    /// Makes the bytes in `range` of `file` ready to be written; the caller knows that they are reserved, on a file system
+    /// that overwrites in place. Where the kernel can't, nothing happens.
     pub(super) fn up(&self, file: &File, range: Range<u64>) {
         let mut parts = self.0.write();
+        // What is mapped may have reached the disk by itself since it was written, and be protected again.
+        for part in parts.iter().filter(|part| part.start < range.end && range.start < part.end()) {
+            populate(&part.map);
+        }
         let start = range.start.max(parts.last().map_or(0, Part::end)).next_multiple_of(MEMORY_PAGE);
         let Some(len) = range.end.checked_sub(start).filter(|&len| len > 0) else { return };
         let Ok(len) = usize::try_from(len) else { return };

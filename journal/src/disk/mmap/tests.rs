@@ -102,3 +102,34 @@ fn what_is_warm_is_written_without_calls_and_nothing_else_is() {
     // Miri's mappings are copies.
     assert!(cfg!(miri) || found == wanted);
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+#[cfg_attr(miri, ignore = "miri has no page faults")]
+fn what_reached_the_disk_by_itself_is_warmed_again() {
+    let faults = || {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        // The name before, in brackets, may have spaces in it.
+        let fields = stat.rsplit_once(')').unwrap().1;
+        fields.split_whitespace().nth(7).unwrap().parse::<u64>().unwrap()
+    };
+    let pages = 512;
+    let len = pages * MEMORY_PAGE;
+    let file = file_of(&[]);
+    // In pieces: one large one is protected, and set free, as a whole.
+    (0..pages).for_each(|page| file.write_all_at(&[0; MEMORY_PAGE as usize], page * MEMORY_PAGE).unwrap());
+    let warm = Warm::default();
+    warm.up(&file, 0..len);
+    let write = || {
+        let before = faults();
+        assert!((0..pages).all(|page| warm.write(&[page as u8; 64], page * MEMORY_PAGE)));
+        faults() - before
+    };
+    // The counter is looked at once before, so that only what is written counts.
+    faults();
+    assert!(write() < pages / 8, "it is warm");
+    // As when the system writes what has lain about for long.
+    file.sync_all().unwrap();
+    warm.up(&file, 0..len);
+    assert!(write() < pages / 8, "it is warm again");
+}
