@@ -44,6 +44,7 @@ pub mod probe;
 mod receive;
 mod recover;
 mod remotes;
+mod replace;
 mod retention;
 #[cfg(test)]
 mod sample;
@@ -73,6 +74,7 @@ pub use log::{LogRow, Status};
 pub use lsn::{Lsn, LsnRange};
 pub use maintenance::{Held, Visitor, block_signals};
 pub use remotes::{RemoteTurn, Traffic};
+pub use replace::incoming;
 pub use session::{Durability, Session};
 pub use ship::{Batches, shipped_state};
 pub use source::{PageSource, Sources};

@@ -24,7 +24,16 @@ impl Opening<'_> {
         // R11, R12, R13: which slot of the superblock counts.
         let Some((mut block, torn)) = read_superblock_slots(self.disk, self.side)? else {
             if marked {
-                return Err(self.refuse(Code::Missing, "is marked as the base of a journal, but its side folder has no superblock; put the side folder back, or restore from a backup")); // R2
+                // R2
+                let what = match crate::replace::is_under_way(self.disk, self.path)? {
+                    true => {
+                        "was being replaced by a clone, which was interrupted; call tide_clone with 'replace' again to finish it"
+                    }
+                    false => {
+                        "is marked as the base of a journal, but its side folder has no superblock; put the side folder back, or restore from a backup"
+                    }
+                };
+                return Err(self.refuse(Code::Missing, what));
             }
             // Files that an interrupted removal left would be taken for this one's.
             self.drop_all()?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use tideline_journal::disk::Disk;
 use tideline_journal::{
-    Clock, Code, Error, Lsn, Options as StoreOptions, Result, State, Store, SystemClock, random_id,
+    Clock, Code, Error, Lsn, Options as StoreOptions, Result, State, Store, SystemClock, incoming, random_id,
     side_folder,
 };
 
@@ -31,6 +31,8 @@ pub struct Cloning<'a> {
     pub remote: Options,
     /// How far it is to go.
     pub until: Point,
+    /// A database of the same lineage that is there is given up for it, with whatever was committed to it alone.
+    pub replace: bool,
     /// How the store is opened.
     pub options: StoreOptions,
     /// It is given up when this says so.
@@ -41,8 +43,8 @@ impl Cloning<'_> {
     /// Makes a new database at the absolute `path`; what it was cloned from becomes its remote `origin`. Returns its LSN.
     ///
     /// # Errors
-    /// `Argument` if something is at `path`; `Missing` if nothing was pushed to the URL; as [`crate::Remotes::pull`].
-    /// Nothing is left at `path` then.
+    /// `Argument` if something is at `path` that isn't to be replaced; `Missing` if nothing was pushed to the URL; as
+    /// [`crate::Remotes::pull`] and [`Store::replace`]. What was at `path` is there then, and nothing else.
     pub fn make(&self, disk: Arc<dyn Disk>, path: &Path) -> Result<Lsn> {
         self.make_through(Desk::usual(), disk, path)
     }
@@ -63,8 +65,25 @@ impl Cloning<'_> {
     fn make_through(&self, desk: Desk, disk: Arc<dyn Disk>, path: &Path) -> Result<Lsn> {
         let address = Address::parse(self.url)?;
         let given = Given::read(&self.remote, address.kind())?;
-        let (store, lsn) = self.begin(desk, &address, given, true, disk, path)?;
-        store.close().map(|()| lsn)
+        if !self.replace || !exists(&*disk, path)? {
+            let (store, lsn) = self.begin(desk, &address, given, true, disk, path)?;
+            return store.close().map(|()| lsn);
+        }
+        if Store::finish_replacing(&*disk, path)? {
+            let store = Store::open(disk, path, self.options.clone())?;
+            let lsn = store.head();
+            return store.close().map(|()| lsn);
+        }
+        Store::clear_incoming(&disk, path, self.options.clone())?;
+        let (clone, lsn) = self.begin(desk, &address, given, true, Arc::clone(&disk), &incoming(path))?;
+        clone.close()?;
+        let replaced =
+            Store::open(Arc::clone(&disk), path, self.options.clone()).and_then(|old| old.replace());
+        if replaced.is_err() {
+            // If it is in the way still, that is said next time.
+            drop(Store::clear_incoming(&disk, path, self.options.clone()));
+        }
+        replaced.map(|()| lsn)
     }
 
     /// The same, left open; with a lease where it is to stay. Of the options of the remote, those that are `given` count.
@@ -186,14 +205,16 @@ fn leased(objects: &Objects<'_>, number: u64, runs: &Runs) -> Result<(Option<Str
     Ok((Some(lease), leased))
 }
 
+fn exists(disk: &dyn Disk, path: &Path) -> Result<bool> {
+    disk.exists(path)
+        .map_err(|e| Error::new(Code::Io, format!("looking for {}: {e}; give another path", path.display())))
+}
+
 /// Refuses a path where there is something.
 fn nothing_at(disk: &dyn Disk, path: &Path) -> Result<()> {
     let side = side_folder(path);
     for there in [path, &side] {
-        let exists = disk.exists(there).map_err(|e| {
-            Error::new(Code::Io, format!("looking for {}: {e}; give another path", there.display()))
-        })?;
-        if exists {
+        if exists(disk, there)? {
             let text = format!("{} exists already; give the path of a new database", there.display());
             return Err(Error::new(Code::Argument, text));
         }

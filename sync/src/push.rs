@@ -36,7 +36,7 @@ pub(crate) fn diverged(objects: &Objects<'_>, part: &Part, position: Lsn, head: 
     Error::new(
         Code::Diverged,
         format!(
-            "{} has LSN {} to {} from somebody else, and this database has LSN {} to {head} of its own; keep these with tide_export(path) before you delete and clone it, or push to another place",
+            "{} has LSN {} to {} from somebody else, and this database has LSN {} to {head} of its own; keep these with tide_export(path), then give them up with tide_clone(url, path, json_object('replace', 1)), or push to another place",
             objects.url(),
             part.first,
             part.last,

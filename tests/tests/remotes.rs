@@ -133,6 +133,22 @@ assert sqlite3.connect("kept.db").execute("SELECT * FROM t ORDER BY id").fetchal
 one(copy, "SELECT tide_clone(?, ?)", URL, os.path.abspath("again.db"))
 again = connect("again.db")
 assert rows(again) == here
+again.close()
+# Or it is given up, once nobody has it open.
+replace = ("SELECT tide_clone(?, ?, json_object('replace', ?))", URL, os.path.abspath("copy.db"))
+assert "copy.db" in denies(source, "BUSY", *replace, 1)
+denies(source, "ARGUMENT", *replace, 0)
+assert "'replace'" in denies(source, "ARGUMENT", *replace, "yes")
+assert rows(copy) == there
+copy.close()
+os.symlink("copy.db", "link.db")
+assert one(source, replace[0], URL, os.path.abspath("link.db"), 1) == one(source, "SELECT tide_push()")
+assert os.path.islink("link.db") and not [name for name in os.listdir(".") if "incoming" in name]
+copy = connect("copy.db")
+assert rows(copy) == here
+copy.execute("INSERT INTO t VALUES (3, 'there')")
+assert push(copy) == one(source, "SELECT tide_pull()")
+assert rows(source) == rows(copy)
 # Another database's place isn't taken.
 other = connect("other.db")
 other.execute("CREATE TABLE u(x)")

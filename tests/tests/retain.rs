@@ -38,7 +38,8 @@ fn many_pushes(url: &str, mut options: Options) {
         let path = scratch.path(&format!("clone-{n}.db"));
         let until = Point::Lsn(lsn);
         let remote = clone_options.clone();
-        let cloning = Cloning { url, remote, until, options: store_options(), stop: &|| false };
+        let cloning =
+            Cloning { url, remote, until, replace: false, options: store_options(), stop: &|| false };
         cloning.make(Arc::new(RealDisk::new()), &path).map(|_| path)
     };
     for (n, (lsn, model)) in past.iter().enumerate().rev().step_by(13).filter(|(n, _)| *n >= PUSHES - 40) {

@@ -115,7 +115,11 @@ impl Origin {
     }
 
     pub fn clone_at(&self, process: &Arc<SimProcess>) -> Result<Arc<Store>> {
-        let (path, sum) = (Path::new(PATH), Some(self.checksum));
+        self.clone_to(process, Path::new(PATH))
+    }
+
+    pub fn clone_to(&self, process: &Arc<SimProcess>, path: &Path) -> Result<Arc<Store>> {
+        let sum = Some(self.checksum);
         Store::begin_lazy(disk(process), path, self.options(), self.lineage, self.state, sum, DESCRIPTION)
     }
 

@@ -303,6 +303,13 @@ pub fn clone(process: &Arc<SimProcess>, fickle: &Arc<Fickle>, path: &str) -> tid
     clone_until(process, fickle, path, Options::new(), Point::Newest)
 }
 
+/// The same in the place of what is at `path`.
+pub fn replace(process: &Arc<SimProcess>, fickle: &Arc<Fickle>, path: &str) -> tideline_journal::Result<Lsn> {
+    let (disk, remote, options) = (Arc::clone(process) as Arc<dyn Disk>, Options::new(), options(fickle));
+    let cloning = Cloning { url: URL, remote, until: Point::Newest, replace: true, options, stop: &|| false };
+    cloning.through(way(fickle), disk, std::path::Path::new(path))
+}
+
 /// The same with these options, as far as `until`.
 pub fn clone_until(
     process: &Arc<SimProcess>,
@@ -312,7 +319,8 @@ pub fn clone_until(
     until: Point,
 ) -> tideline_journal::Result<Lsn> {
     let disk = Arc::clone(process) as Arc<dyn Disk>;
-    let cloning = Cloning { url: URL, remote, until, options: options(fickle), stop: &|| false };
+    let cloning =
+        Cloning { url: URL, remote, until, replace: false, options: options(fickle), stop: &|| false };
     cloning.through(way(fickle), disk, std::path::Path::new(path))
 }
 
