@@ -65,12 +65,15 @@ impl Store {
     }
 
     fn replace_alone(&self) -> Result<()> {
-        if !self.control.file().alone()? || self.control.connections() > 0 {
+        let busy = |path: &Path| {
             let text = format!(
                 "{} is open, here or in another process; close it everywhere, then replace it again",
-                self.path.display()
+                path.display()
             );
-            return Err(Error::new(Code::Busy, text));
+            Err(Error::new(Code::Busy, text))
+        };
+        if !self.control.file().alone()? || self.control.connections() > 0 {
+            return busy(&self.path);
         }
         self.in_place()?;
         if self.control.pending() {
@@ -78,18 +81,24 @@ impl Store {
         }
         let from = incoming(&self.path);
         let from_side = side_folder(&from);
+        if !is_there(&*self.disk, &from_side.join(Name::Superblock.to_string()))? {
+            let text = format!("there is no lazy clone at {}; make one there", from.display());
+            return Err(Error::new(Code::Missing, text));
+        }
+        // Nobody else removes it, or works with it, from here on.
+        let theirs = ControlFile::open(&*self.disk, &from_side.join(Name::Control.to_string()))?;
+        theirs.lock(Lock::Open)?;
+        if !theirs.alone()? {
+            return busy(&from);
+        }
         match read_superblock_slots(&*self.disk, &from_side)? {
             Some((block, _)) if block.lazy && block.lineage == self.lineage() => {}
-            Some((block, _)) if block.lazy => {
+            _ => {
                 let text = format!(
                     "{} is another database than the one that was to replace it; delete it, and clone that one, if it isn't needed",
                     self.path.display()
                 );
                 return Err(Error::new(Code::Foreign, text));
-            }
-            _ => {
-                let text = format!("there is no lazy clone at {}; make one there", from.display());
-                return Err(Error::new(Code::Missing, text));
             }
         }
         let own = |path: &Path| {
@@ -106,7 +115,9 @@ impl Store {
             remove(&*self.disk, &self.file_path(name))?;
         }
         self.sync_side()?;
-        finish(&*self.disk, &self.path)
+        let finished = finish(&*self.disk, &self.path);
+        theirs.unlock(Lock::Open);
+        finished
     }
 
     /// Goes on where the replacement of the database at `path` by another was interrupted; false if there was none.

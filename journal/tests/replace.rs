@@ -177,6 +177,11 @@ fn what_is_open_or_another_database_is_not_replaced() {
     assert_eq!(store.replace().unwrap_err().code(), Code::Busy);
     drop(session);
     store.close().unwrap();
+    let used = Store::open(disk(&other), &incoming(path), sides.origin.options()).unwrap();
+    refused(Code::Busy);
+    let cleared = Store::clear_incoming(&disk(&process), path, sides.origin.options());
+    assert_eq!(cleared.unwrap_err().code(), Code::Busy);
+    used.close().unwrap();
 
     Store::clear_incoming(&disk(&process), path, sides.origin.options()).unwrap();
     let stranger = Origin::new(14);
