@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::control::Lock;
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Name, Origin};
-use crate::store::Store;
+use crate::store::{Store, sync_name};
 
 impl Store {
     /// Folds everything, takes the mark off and removes the side folder. Connections that are open
@@ -26,20 +26,26 @@ impl Store {
     }
 
     fn take_apart(&self, discards: bool) -> Result<()> {
+        self.end(|| self.take_apart_alone(discards)).map(drop)
+    }
+
+    /// Does the last that is done with the store: closes it if `work` has detached it. Nobody opens it meanwhile. False,
+    /// with nothing done, if it is closed.
+    pub(crate) fn end(&self, work: impl FnOnce() -> Result<()>) -> Result<bool> {
         // The thread makes files.
         let _step = self.maintenance.step();
         let mut closed = self.closed.lock();
         if *closed {
-            return Ok(());
+            return Ok(false);
         }
         self.control.file().lock(Lock::Open)?;
-        let result = self.take_apart_alone(discards);
-        if result.is_ok() {
+        let result = work();
+        if self.control.detached() {
             *closed = true;
             self.leave_base();
         }
         self.control.file().unlock(Lock::Open);
-        result
+        result.map(|()| true)
     }
 
     fn take_apart_alone(&self, discards: bool) -> Result<()> {
@@ -93,9 +99,7 @@ impl Store {
             // It is marked: nobody takes it for a database until it is gone, too.
             self.disk.remove(&self.path).at(|| format!("removing {}", self.path.display()))?;
         }
-        if let Some(folder) = self.side.parent() {
-            self.disk.sync_dir(folder).at(|| format!("syncing {}", folder.display()))?;
-        }
+        sync_name(&*self.disk, &self.side)?;
         // A stale write must find nothing to publish to.
         self.control.set_detached();
         Ok(())

@@ -9,7 +9,7 @@ use crate::lsn::Lsn;
 use crate::segment::Segment;
 use crate::state::{Counters, State, page_size_of, size_of};
 use crate::store::{
-    Images, MARK_BYTE, Opening, Recovered, Tail, advance, base_header, marked_header, read_superblock_slots,
+    Images, Opening, Recovered, Tail, advance, base_header, has_mark, marked_header, read_superblock_slots,
     write_superblock,
 };
 
@@ -20,7 +20,7 @@ impl Opening<'_> {
     /// As the recovery table says. Nothing is changed then.
     pub fn recover(&self) -> Result<Recovered> {
         let mut header = base_header(self.base)?;
-        let mut marked = header.get(19) == Some(&MARK_BYTE);
+        let mut marked = has_mark(&header);
         // R11, R12, R13: which slot of the superblock counts.
         let Some((mut block, torn)) = read_superblock_slots(self.disk, self.side)? else {
             if marked {

@@ -11,7 +11,9 @@ use crate::control::{ControlFile, Lock};
 use crate::disk::{Disk, How};
 use crate::error::{At, Code, Error, Result};
 use crate::format::Name;
-use crate::store::{MARK_BYTE, Options, Store, base_header, read_superblock_slots, side_folder};
+use crate::store::{
+    Options, Store, base_header, has_mark, read_superblock_slots, remove, side_folder, sync_name,
+};
 
 /// What is put behind the path of a database to name the clone that is to take its place.
 const SUFFIX: &str = "-incoming";
@@ -34,7 +36,7 @@ fn is_marked(disk: &dyn Disk, path: &Path) -> Result<bool> {
     }
     // Closing it mustn't drop locks that the host has on it.
     let base = disk.open_kept(path, How::Read).at(|| format!("opening {}", path.display()))?;
-    Ok(base_header(&*base)?.get(19) == Some(&MARK_BYTE))
+    Ok(has_mark(&base_header(&*base)?))
 }
 
 /// True if a clone was about to take the place of the database at `path`.
@@ -48,20 +50,14 @@ impl Store {
     /// and what is kept about its remotes are gone. Nobody has either of them open.
     ///
     /// # Errors
-    /// `Busy`, naming who has it open; `Missing` without such a clone; `Foreign` if that is of another lineage: nothing is
+    /// `Busy`, naming what is open; `Argument` if the store is closed; `Missing` without such a clone; `Foreign` if that is of another lineage: nothing is
     /// changed. `Io`, perhaps in the middle: [`Store::finish_replacing`] goes on.
     pub fn replace(self: &Arc<Self>) -> Result<()> {
-        // The thread makes files.
-        let _step = self.maintenance.step();
-        let mut closed = self.closed.lock();
-        self.control.file().lock(Lock::Open)?;
-        let result = self.replace_alone();
-        if self.control.detached() {
-            *closed = true;
-            self.leave_base();
+        if self.end(|| self.replace_alone())? {
+            return Ok(());
         }
-        self.control.file().unlock(Lock::Open);
-        result
+        let text = format!("{} is closed already; open it, then replace it", self.path.display());
+        Err(Error::new(Code::Argument, text))
     }
 
     fn replace_alone(&self) -> Result<()> {
@@ -85,7 +81,7 @@ impl Store {
             let text = format!("there is no lazy clone at {}; make one there", from.display());
             return Err(Error::new(Code::Missing, text));
         }
-        // Nobody else removes it, or works with it, from here on.
+        // Nobody else removes it, or works with it, until this is let go of.
         let theirs = ControlFile::open(&*self.disk, &from_side.join(Name::Control.to_string()))?;
         theirs.lock(Lock::Open)?;
         if !theirs.alone()? {
@@ -115,9 +111,7 @@ impl Store {
             remove(&*self.disk, &self.file_path(name))?;
         }
         self.sync_side()?;
-        let finished = finish(&*self.disk, &self.path);
-        theirs.unlock(Lock::Open);
-        finished
+        finish(&*self.disk, &self.path)
     }
 
     /// Goes on where the replacement of the database at `path` by another was interrupted; false if there was none.
@@ -130,12 +124,11 @@ impl Store {
         }
         let control = ControlFile::open(disk, &side_folder(path).join(Name::Control.to_string()))?;
         control.lock(Lock::Open)?;
-        let finished = match is_under_way(disk, path) {
-            Ok(true) => finish(disk, path).map(|()| true),
-            other => other,
-        };
-        control.unlock(Lock::Open);
-        finished
+        let still = is_under_way(disk, path)?;
+        if still {
+            finish(disk, path)?;
+        }
+        Ok(still)
     }
 
     /// Removes what an attempt to replace the database at `path` has left beside it, before it came to that.
@@ -180,21 +173,7 @@ impl Store {
             }
             remove(&**disk, &from)?;
         }
-        sync_parent(&**disk, path)
-    }
-}
-
-fn remove(disk: &dyn Disk, path: &Path) -> Result<()> {
-    match disk.remove(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other.at(|| format!("removing {}", path.display())),
-    }
-}
-
-fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<()> {
-    match path.parent() {
-        Some(folder) => disk.sync_dir(folder).at(|| format!("syncing {}", folder.display())),
-        None => Ok(()),
+        sync_name(&**disk, path)
     }
 }
 
@@ -239,13 +218,13 @@ fn finish(disk: &dyn Disk, path: &Path) -> Result<()> {
     sync(&from_side)?;
     if is_there(disk, &from)? {
         disk.rename(&from, path).at(|| format!("renaming {}", from.display()))?;
-        sync_parent(disk, path)?;
+        sync_name(disk, path)?;
     }
     take(&Name::Superblock.to_string())?;
     sync(&side)?;
     // It is done; what is left is removed when the next one is made.
     drop(remove(disk, &from_side.join(Name::Control.to_string())));
     drop(disk.remove_dir(&from_side));
-    drop(sync_parent(disk, path));
+    drop(sync_name(disk, path));
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::format::{
 use crate::hash::page_hash;
 use crate::lsn::Lsn;
 use crate::state::lock_page;
+use crate::store::sync_name;
 
 /// Largest page table and annotations that are read, in bytes: a damaged length asks for no more.
 const TABLE_LIMIT: u64 = 1 << 37;
@@ -69,14 +70,6 @@ fn read_header(file: &dyn File, path: &Path) -> Result<SegmentHeader> {
     file.read_at(&mut bytes, 0).at(|| format!("reading {}", path.display()))?;
     SegmentHeader::decode(&bytes)
         .map_err(|e| Error::new(e.code(), format!("{}: {}", path.display(), e.text())))
-}
-
-/// Makes the name of a file durable.
-fn sync_name(disk: &dyn Disk, path: &Path) -> Result<()> {
-    match path.parent() {
-        Some(folder) => disk.sync_dir(folder).at(|| format!("syncing {}", folder.display())),
-        None => Ok(()),
-    }
 }
 
 /// True if the rows are in order of their pages, each page once, none above the size and none of

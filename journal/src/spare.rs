@@ -14,7 +14,7 @@ use crate::error::{At, Result};
 use crate::format::{Name, SegmentHeader, SegmentKind};
 use crate::lsn::Lsn;
 use crate::segment::Segment;
-use crate::store::{FEW, Store};
+use crate::store::{FEW, Store, remove};
 
 /// Spare segments that one process keeps.
 const MOST: usize = 24;
@@ -234,10 +234,7 @@ impl Store {
             self.side_in_place()?;
         }
         for path in paths {
-            match self.disk.remove(&path) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                other => other.at(|| format!("removing {}", path.display()))?,
-            }
+            remove(&*self.disk, &path)?;
         }
         Ok(())
     }

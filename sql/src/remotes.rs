@@ -53,25 +53,19 @@ pub(crate) fn clone(call: &Call<'_>) -> Result<Value> {
     let mut path = call.arguments.path(1)?;
     let mut remote = call.arguments.object(2)?.unwrap_or_default();
     let until = point(remote.remove("at"), remote.remove("as_of"))?;
-    let replace = remote.remove("replace").map_or(Ok(false), |value| yes_or_no("replace", &value))?;
+    let replace = match remote.remove("replace") {
+        None => false,
+        Some(value) => tideline_sync::flag(&value).ok_or_else(|| {
+            let text = format!("the option 'replace' can't be {value}; give 1 or 0, or true or false");
+            Error::new(Code::Argument, text)
+        })?,
+    };
     if let (true, Ok(followed)) = (replace, path.canonicalize()) {
         // What is replaced is the database, and not a link to it.
         path = followed;
     }
     let cloning = Cloning { url, remote, until, replace, options: store_options(), stop: &interrupted };
     Ok(integer(cloning.make(Arc::new(RealDisk::new()), &path)?.get()))
-}
-
-/// SQLite's own JSON functions make numbers of truth values.
-fn yes_or_no(option: &str, value: &serde_json::Value) -> Result<bool> {
-    match (value.as_bool(), value.as_i64()) {
-        (Some(true), _) | (_, Some(1)) => Ok(true),
-        (Some(false), _) | (_, Some(0)) => Ok(false),
-        _ => {
-            let text = format!("the option '{option}' can't be {value}; give 1 or 0, or true or false");
-            Err(Error::new(Code::Argument, text))
-        }
-    }
 }
 
 /// How far a clone goes.

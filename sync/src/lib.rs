@@ -44,4 +44,4 @@ pub use cloning::Cloning;
 pub use lazy::{RemotePages, store_options};
 pub use point::Point;
 pub use remotes::{Listed, ORIGIN, Options, Remotes, Task};
-pub use settings::time;
+pub use settings::{flag, time};

@@ -121,11 +121,9 @@ impl Given {
             let told = if known.what == What::Secret { "that".to_owned() } else { value.to_string() };
             let refuse = |wanted: &str| wrong(format!("the option {name:?} can't be {told}; give {wanted}"));
             let text = match known.what {
-                What::Flag => match value {
-                    serde_json::Value::Bool(yes) => yes.to_string(),
-                    number if *number == serde_json::json!(0) => "false".to_owned(),
-                    number if *number == serde_json::json!(1) => "true".to_owned(),
-                    _ => return Err(refuse("true or false")),
+                What::Flag => match flag(value) {
+                    Some(yes) => yes.to_string(),
+                    None => return Err(refuse("true or false")),
                 },
                 // What is in it is kept and told.
                 What::Text if name == "endpoint" => match value
@@ -220,6 +218,15 @@ impl Settings {
 impl Secrets {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+}
+
+/// Reads a truth value; SQLite's own JSON functions make numbers of them.
+pub fn flag(value: &serde_json::Value) -> Option<bool> {
+    match value.as_i64() {
+        Some(0) => Some(false),
+        Some(1) => Some(true),
+        _ => value.as_bool(),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::hashes::Hashes;
 use crate::present::Present;
 use crate::state::State;
 use crate::store::mark::{OPEN_BYTE, SHARED_FIRST, bare_header, put_mark};
-use crate::store::{Opening, Options, Store, side_folder};
+use crate::store::{Opening, Options, Store, side_folder, sync_name};
 use crate::whole::write_whole;
 
 impl Store {
@@ -109,9 +109,7 @@ impl Opening<'_> {
     ) -> Result<()> {
         let Opening { disk, path, side, base, .. } = *self;
         disk.copy_owner(path, side).at(|| format!("setting the owner of {}", side.display()))?;
-        if let Some(folder) = side.parent() {
-            disk.sync_dir(folder).at(|| format!("syncing {}", folder.display()))?;
-        }
+        sync_name(disk, side)?;
         // Whoever opens it meanwhile waits, and finds all of it.
         let control = ControlFile::open(disk, &side.join(Name::Control.to_string()))?;
         control.lock(Lock::Open)?;

@@ -170,6 +170,11 @@ pub(crate) fn marked_header(mark: &Mark) -> Vec<u8> {
     header
 }
 
+/// True if these first bytes of a base have the mark.
+pub(crate) fn has_mark(header: &[u8]) -> bool {
+    header.get(19) == Some(&MARK_BYTE)
+}
+
 /// The first bytes of the base: 100, or fewer if it is shorter.
 pub(crate) fn base_header(base: &dyn File) -> Result<Vec<u8>> {
     let mut header = vec![0; 100];

@@ -41,7 +41,7 @@ use crate::source::{Lazy, Sources, known_checksum};
 use crate::spare::{Ready, Spare};
 use crate::touched::Touched;
 
-pub(crate) use mark::{MARK_BYTE, base_header, marked_header};
+pub(crate) use mark::{MARK_BYTE, base_header, has_mark, marked_header};
 use mark::{OPEN_BYTE, SHARED_FIRST};
 use opening::missing_side;
 pub(crate) use opening::{Opening, Recovered};
@@ -154,6 +154,22 @@ pub fn side_folder(path: &Path) -> PathBuf {
     PathBuf::from(side)
 }
 
+/// Makes the name of a file or folder durable, or that it is gone.
+pub(crate) fn sync_name(disk: &dyn Disk, path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(folder) => disk.sync_dir(folder).at(|| format!("syncing {}", folder.display())),
+        None => Ok(()),
+    }
+}
+
+/// Removes a file, which somebody else may have done before.
+pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> Result<()> {
+    match disk.remove(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.at(|| format!("removing {}", path.display())),
+    }
+}
+
 impl Store {
     /// Opens the database at the absolute `path`, creating it if nothing is there; recovers it if
     /// the last process that had it open didn't close it.
@@ -195,7 +211,7 @@ impl Store {
         if !opening.has_side()? {
             // Before anything is created: a marked base can't be read without what it belongs to.
             let header = base_header(&*base)?;
-            if header.get(19) == Some(&MARK_BYTE) {
+            if has_mark(&header) {
                 return Err(missing_side(path, &side));
             }
             match disk.create_dir(&side) {
@@ -205,9 +221,7 @@ impl Store {
                 _ => {}
             }
             disk.copy_owner(path, &side).at(|| format!("setting the owner of {}", side.display()))?;
-            if let Some(folder) = side.parent() {
-                disk.sync_dir(folder).at(|| format!("syncing {}", folder.display()))?;
-            }
+            sync_name(&*disk, &side)?;
         }
         let control = ControlFile::open(&*disk, &side.join(Name::Control.to_string()))?;
         control.lock(Lock::Open)?;

@@ -13,7 +13,7 @@ use crate::lsn::Lsn;
 use crate::recover::is_at_rest;
 use crate::segment::Segment;
 use crate::store::superblock::read_superblock;
-use crate::store::{MARK_BYTE, Options, Tail, base_header, random, write_superblock};
+use crate::store::{Options, Tail, base_header, has_mark, random, write_superblock};
 
 /// What is known while a store is being opened.
 pub(crate) struct Opening<'a> {
@@ -136,7 +136,7 @@ impl Opening<'_> {
             read_superblock(self.disk, self.side)?.ok_or_else(|| missing_side(self.path, self.side))?;
         let header = base_header(self.base)?;
         let len = self.base.len().at(|| format!("reading {}", self.path.display()))?;
-        let is_marked = header.get(19) == Some(&MARK_BYTE) && block.marked.marks(&Mark::of(&header));
+        let is_marked = has_mark(&header) && block.marked.marks(&Mark::of(&header));
         // Whoever marked it may have died before it said so.
         if is_marked || !marked && is_at_rest(&block, len, &header) {
             return Ok(());

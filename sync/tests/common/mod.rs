@@ -305,9 +305,7 @@ pub fn clone(process: &Arc<SimProcess>, fickle: &Arc<Fickle>, path: &str) -> tid
 
 /// The same in the place of what is at `path`.
 pub fn replace(process: &Arc<SimProcess>, fickle: &Arc<Fickle>, path: &str) -> tideline_journal::Result<Lsn> {
-    let (disk, remote, options) = (Arc::clone(process) as Arc<dyn Disk>, Options::new(), options(fickle));
-    let cloning = Cloning { url: URL, remote, until: Point::Newest, replace: true, options, stop: &|| false };
-    cloning.through(way(fickle), disk, std::path::Path::new(path))
+    clone_as(process, fickle, path, Options::new(), Point::Newest, true)
 }
 
 /// The same with these options, as far as `until`.
@@ -318,9 +316,19 @@ pub fn clone_until(
     remote: Options,
     until: Point,
 ) -> tideline_journal::Result<Lsn> {
+    clone_as(process, fickle, path, remote, until, false)
+}
+
+fn clone_as(
+    process: &Arc<SimProcess>,
+    fickle: &Arc<Fickle>,
+    path: &str,
+    remote: Options,
+    until: Point,
+    replace: bool,
+) -> tideline_journal::Result<Lsn> {
     let disk = Arc::clone(process) as Arc<dyn Disk>;
-    let cloning =
-        Cloning { url: URL, remote, until, replace: false, options: options(fickle), stop: &|| false };
+    let cloning = Cloning { url: URL, remote, until, replace, options: options(fickle), stop: &|| false };
     cloning.through(way(fickle), disk, std::path::Path::new(path))
 }
 
