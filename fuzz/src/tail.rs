@@ -11,7 +11,7 @@ use crate::layout::{
     RECORD, ROW, ROW_FIELDS, ROWS, SEGMENT_FIELDS, SEGMENT_HEADER, SLOT, SLOT_USED, TABLE, chain,
     newest_slot, sequence,
 };
-use crate::pages::{Change, Content, Files, PAGE, SIDE, image};
+use crate::pages::{BASE, Change, Content, Files, PAGE, SIDE, image};
 use crate::reader::{Journal, segment_path};
 use crate::value::{Value, edit, get, pick, put, seal};
 
@@ -150,6 +150,8 @@ pub struct Tail {
     lsn: u64,
     clean: bool,
     durable: u64,
+    /// Nobody has written since the base was brought to rest, so that nothing can be prepared.
+    at_rest: bool,
 }
 
 impl Tail {
@@ -169,6 +171,7 @@ impl Tail {
             lsn: journal.lsn,
             clean: true,
             durable: newest_slot(files).map_or(0, |slot| get(slot, DURABLE)),
+            at_rest: files.get(BASE).is_some_and(|base| base.get(19) == Some(&1)),
         }
     }
 
@@ -246,7 +249,11 @@ impl Tail {
         }
         let made = self.encode(plan, &change, &images);
         let faultless = plan.fault.is_none();
-        let decided = !matches!(plan.prepared, Some(Prepared::There | Prepared::Nameless));
+        let decided = match plan.prepared {
+            None => true,
+            Some(Prepared::Gone) => !self.at_rest,
+            Some(Prepared::There | Prepared::Nameless) => false,
+        };
         self.forged |= matches!(plan.fault, Some(Fault::Lsns(..) | Fault::Header(..) | Fault::Row(..)));
         let whole = self.offset + made.bytes.len() <= LONGEST;
         self.write(&made.bytes);

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Code, Error, Result};
-use crate::format::ROW_LEN;
 use crate::hash::page_hash;
 use crate::hashes::Hashes;
-use crate::index::Index;
+use crate::index::{Entry, Index};
 use crate::kept::Kept;
 use crate::lsn::Lsn;
 use crate::session::Session;
@@ -99,7 +98,7 @@ impl Store {
     /// Hash of a page at a pinned snapshot.
     pub(crate) fn hash_at(&self, view: &Snapshot, hashes: &Hashes, page: u32) -> Result<u64> {
         if let Some(found) = view.index.find(page, view.state.lsn) {
-            if view.index.entry(found.entry).range.last > view.floor {
+            if view.index.last(found.entry) > view.floor {
                 return hash_in_table(&view.index, page, &found);
             }
         }
@@ -128,6 +127,7 @@ impl Store {
     pub(crate) fn checksums_back(&self, view: &Snapshot, down_to: Lsn) -> Result<Vec<(Lsn, u64)>> {
         let Some(mut sum) = self.checksum(view, false)? else { return Ok(Vec::new()) };
         let index = &view.index;
+        let down_to = down_to.max(self.control.horizon());
         let (kept, _) = self.kept()?;
         let hashes = if view.state.size > 0 { Some(self.hashes(view.state.page_size)?) } else { None };
         // What isn't readable any more may be in the journal still, as it was given up by itself: a kept image that is
@@ -137,21 +137,26 @@ impl Store {
         let mut sums = vec![(view.state.lsn, sum)];
         let Some(mut ordinal) = index.entry_at(view.state.lsn) else { return Ok(sums) };
         loop {
-            let entry = index.entry(ordinal);
-            let before: State = if ordinal == 0 { index.origin } else { index.entry(ordinal - 1).state };
+            if index.last(ordinal) <= down_to {
+                break;
+            }
+            let entry = match index.entry(ordinal) {
+                // It was given up meanwhile.
+                Err(e) if e.code() == Code::Trimmed => break,
+                entry => entry?,
+            };
+            let Some(before) = index.state(Lsn::new(entry.range.first.get() - 1))? else { break };
             if before.page_size != 0 && before.page_size != entry.state.page_size {
                 break;
             }
-            let Some(difference) = self.undo_sum(view, ordinal, dropped, &before, &kept, hashes.as_ref())?
+            let Some(difference) = self.undo_sum(view, &entry, dropped, &before, &kept, hashes.as_ref())?
             else {
                 break;
             };
             sum = sum.wrapping_sub(difference);
             sums.push((before.lsn, sum));
-            if ordinal == 0 || before.lsn <= down_to.max(self.control.horizon()) {
-                break;
-            }
-            ordinal -= 1;
+            let Some(next) = ordinal.checked_sub(1) else { break };
+            ordinal = next;
         }
         Ok(sums)
     }
@@ -161,18 +166,17 @@ impl Store {
     fn undo_sum(
         &self,
         view: &Snapshot,
-        ordinal: u32,
+        entry: &Entry,
         dropped: Lsn,
         before: &State,
         kept: &[Kept],
         hashes: Option<&Hashes>,
     ) -> Result<Option<u64>> {
         let index = &view.index;
-        let entry = index.entry(ordinal);
         let mut difference = 0u64;
         let old = |page: u32| -> Result<Option<u64>> {
             if let Some(found) = index.find(page, before.lsn) {
-                if index.entry(found.entry).range.last > dropped {
+                if index.last(found.entry) > dropped {
                     return hash_in_table(index, page, &found).map(Some);
                 }
             }
@@ -193,9 +197,7 @@ impl Store {
                 None => Ok(None),
             }
         };
-        let segment = index.segment(entry.segment);
-        let table = segment.bytes(entry.table, entry.rows as usize * ROW_LEN)?;
-        for row in crate::segment::rows(&table, entry.rows) {
+        for row in index.rows(entry)? {
             difference = difference.wrapping_add(row.hash);
             if row.page <= before.size {
                 let Some(hash) = old(row.page)? else { return Ok(None) };
@@ -216,19 +218,8 @@ impl Store {
 fn journaled_hashes(view: &Snapshot) -> Result<HashMap<u32, u64>> {
     let index: &Index = &view.index;
     let mut hashes = HashMap::new();
-    for ordinal in 0..index.entry_count() {
-        let entry = index.entry(ordinal);
-        if entry.range.last > view.state.lsn {
-            break;
-        }
-        if entry.range.last <= view.floor {
-            continue;
-        }
-        let segment = index.segment(entry.segment);
-        let table = segment.bytes(entry.table, entry.rows as usize * ROW_LEN)?;
-        for row in crate::segment::rows(&table, entry.rows) {
-            hashes.insert(row.page, row.hash);
-        }
+    for entry in index.between(view.floor, view.state.lsn) {
+        hashes.extend(index.rows(&entry?)?.map(|row| (row.page, row.hash)));
     }
     Ok(hashes)
 }

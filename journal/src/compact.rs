@@ -54,7 +54,7 @@ impl Store {
             ));
         }
         let index = self.current()?;
-        let ends = |lsn: Lsn| index.state(lsn).is_some();
+        let ends = |lsn: Lsn| index.is_end(lsn);
         if range.first < oldest || !ends(Lsn::new(range.first.get() - 1)) || !ends(range.last) {
             return Err(Error::new(
                 Code::Argument,
@@ -66,7 +66,7 @@ impl Store {
         }
         self.seal_through(range.last)?;
         let index = Arc::clone(&self.tail.lock().index);
-        if (0..index.entry_count()).filter(|&n| index.entry(n).is_inside(range)).count() < 2 {
+        if index.first_above(range.last) - index.first_above(Lsn::new(range.first.get() - 1)) < 2 {
             return Ok(0);
         }
         self.rewrite_merged(&index, range, &block)

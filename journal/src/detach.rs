@@ -111,7 +111,7 @@ impl Store {
         let index = self.whole()?;
         let received = |origin| origin == Origin::Received;
         let all = received(index.origin_origin)
-            && (0..index.entry_count()).all(|ordinal| received(index.entry(ordinal).origin));
+            && (0..index.entry_count()).all(|ordinal| received(index.origin_of(ordinal)));
         if all {
             return Ok(());
         }

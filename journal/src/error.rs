@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use crate::lsn::Lsn;
+
 /// Kind of an error; the words that the SQL surface promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -119,6 +121,11 @@ impl From<io::Error> for Error {
         };
         Error::new(code, format!("{e}; {remedy}"))
     }
+}
+
+/// What whoever asks for an LSN below the horizon is told.
+pub(crate) fn trimmed(lsn: Lsn) -> Error {
+    Error::new(Code::Trimmed, format!("LSN {lsn} isn't readable any more; read a newer one"))
 }
 
 /// Adds where it happened to an operating system's error.

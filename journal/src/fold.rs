@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use crate::control::Lock;
 use crate::error::{At, Code, Error, Result};
-use crate::format::{Mark, Name, ROW_LEN, Retention, SegmentKind, Superblock};
+use crate::format::{Mark, Name, Retention, SegmentKind, Superblock};
 use crate::hashes::Hashes;
 use crate::index::{Index, Shrunk};
 use crate::lsn::Lsn;
@@ -156,7 +156,7 @@ impl Store {
         target: Lsn,
         horizon: Option<Lsn>,
     ) -> Result<FoldJob> {
-        let state = index.state(target).ok_or_else(|| {
+        let state = index.state(target)?.ok_or_else(|| {
             Error::new(Code::Io, format!("LSN {target} is no boundary to fold to; report this as a bug"))
         })?;
         let view = Snapshot { index: Arc::clone(index), state, floor: block.base.lsn, copies: true };
@@ -168,13 +168,8 @@ impl Store {
     pub(crate) fn folded_pages(&self, block: &Superblock, index: &Index, target: &State) -> Result<Vec<u32>> {
         let mut pages = Vec::new();
         if target.lsn > block.base.lsn {
-            for ordinal in 0..index.entry_count() {
-                let entry = index.entry(ordinal);
-                if entry.range.last > block.base.lsn && entry.range.last <= target.lsn {
-                    let table =
-                        index.segment(entry.segment).bytes(entry.table, entry.rows as usize * ROW_LEN)?;
-                    pages.extend(crate::segment::rows(&table, entry.rows).map(|row| row.page));
-                }
+            for entry in index.between(block.base.lsn, target.lsn) {
+                pages.extend(index.rows(&entry?)?.map(|row| row.page));
             }
             pages.sort_unstable();
             pages.dedup();
@@ -250,7 +245,7 @@ impl Store {
             let mut moved = Vec::with_capacity(job.pages.len());
             for &page in job.pages.iter().filter(|&&page| page <= job.target.size) {
                 if let Some(found) = job.view.index.find(page, job.target.lsn) {
-                    if job.view.index.entry(found.entry).range.last > block.base.lsn {
+                    if job.view.index.last(found.entry) > block.base.lsn {
                         moved.push((page, hash_in_table(&job.view.index, page, &found)?));
                     }
                 }
@@ -274,11 +269,11 @@ impl Store {
             block.durable = block.durable.max(job.target.lsn);
             if let Some(horizon) = job.horizon.filter(|&horizon| horizon > block.horizon.lsn) {
                 let index = &job.view.index;
-                block.horizon = index.state(horizon).ok_or_else(|| {
+                block.horizon = index.state(horizon)?.ok_or_else(|| {
                     Error::new(Code::Io, format!("LSN {horizon} is no boundary; report this as a bug"))
                 })?;
                 if let Some(entry) = index.entry_at(horizon) {
-                    block.horizon_origin = index.entry(entry).origin as u16;
+                    block.horizon_origin = index.origin_of(entry) as u16;
                 }
                 if let Some(way) = job.way {
                     block.first_segment = way;
@@ -332,15 +327,12 @@ impl Store {
     fn shrink_index(&self) -> Result<()> {
         let (old, _) = self.index();
         let horizon = self.control.horizon();
-        let dead = (0..old.entry_count())
-            .take_while(|&n| old.entry(n).range.last <= horizon)
-            .map(|n| u64::from(old.entry(n).rows))
-            .sum::<u64>();
+        let dead = u64::from(old.first_version(old.first_above(horizon)));
         if dead * 2 < u64::from(old.version_count()).max(4096) {
             return Ok(());
         }
         // Nearly all of it is copied while writers go on.
-        let Some(mut shrunk) = Shrunk::begin(&old, horizon) else { return Ok(()) };
+        let Some(mut shrunk) = Shrunk::begin(&old, horizon)? else { return Ok(()) };
         if shrunk.copy(&old)?.is_none() {
             return Ok(());
         }
@@ -493,7 +485,7 @@ impl Store {
             return Ok(());
         }
         if let Some(entry) = index.entry_at(block.base.lsn) {
-            block.horizon_origin = index.entry(entry).origin as u16;
+            block.horizon_origin = index.origin_of(entry) as u16;
         }
         block.horizon = block.base;
         block.history = block.base.lsn;
@@ -527,7 +519,7 @@ fn retained_from(index: &Index, block: &Superblock, head: Lsn, limit: Lsn, now: 
             Retention::Bytes(bytes) => behind >= bytes,
             Retention::Lsns(count) => lsns >= count,
             Retention::Seconds(seconds) => {
-                index.state(last).is_some_and(|state| now.saturating_sub(state.time) / 1000 >= seconds)
+                index.state(last)?.is_some_and(|state| now.saturating_sub(state.time) / 1000 >= seconds)
             }
         };
         if !droppable {

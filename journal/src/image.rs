@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::format::{Packing, ROW_LEN, ShippedHeader};
+use crate::format::{Packing, ShippedHeader};
 use crate::hash::page_hash;
 use crate::lsn::Lsn;
 use crate::session::Session;
@@ -87,17 +87,12 @@ impl Image {
     pub fn changed_since(&self, after: Lsn) -> Result<Option<Vec<u32>>> {
         let view = self.session.pinned()?;
         let index = &view.index;
-        if after < self.session.store().control.horizon() || index.state(after).is_none() {
+        if after < self.session.store().control.horizon() || !index.is_end(after) {
             return Ok(None);
         }
         let mut pages = Vec::new();
-        for ordinal in index.entry_at(after.next()).unwrap_or(index.entry_count())..index.entry_count() {
-            let entry = index.entry(ordinal);
-            if entry.range.last > view.state.lsn {
-                break;
-            }
-            let table = index.segment(entry.segment).bytes(entry.table, entry.rows as usize * ROW_LEN)?;
-            pages.extend(crate::segment::rows(&table, entry.rows).map(|row| row.page));
+        for entry in index.between(after, view.state.lsn) {
+            pages.extend(index.rows(&entry?)?.map(|row| row.page));
         }
         // Page 1 has the counters, whether or not it was written.
         if view.state.size > 0 && view.state.lsn > after {

@@ -4,6 +4,9 @@
 //! lock) and published by atomics. An index only grows; when segments have been dropped, a new one
 //! is made beside it from what stays, and swapped in.
 //!
+//! It is kept small, since a long history has many entries: of each it holds what a reader needs to find an image, and
+//! reads the rest from the segment when somebody asks.
+//!
 //! Invariants:
 //! 1. Entries are in order of their LSNs, without gaps, from the origin's LSN on.
 //! 2. `newest[p]` leads to a chain of versions of p with falling LSNs.
@@ -13,8 +16,15 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::error::Result;
-use crate::format::{EntryHeader, Kind, Origin, ROW_LEN, Row, SEGMENT_HEADER_LEN, SegmentKind};
+use bytemuck::Zeroable;
+use bytemuck::allocation::zeroed_slice_box;
+use parking_lot::Mutex;
+
+use crate::error::{Code, Error, Result, trimmed};
+use crate::format::{
+    ENTRY_ALIGN, EntryHeader, HEADER_LEN, Kind, LONGEST, Origin, ROW_LEN, Row, SEGMENT_HEADER_LEN,
+    SegmentKind,
+};
 use crate::lsn::{Lsn, LsnRange};
 use crate::segment::Segment;
 use crate::state::State;
@@ -25,13 +35,25 @@ const FIRST_CHUNK: usize = 64;
 /// A list that one thread appends to while others read it.
 struct Appended<T> {
     chunks: [OnceLock<Box<[T]>>; 40],
+    /// Makes a chunk of this length.
+    make: fn(usize) -> Box<[T]>,
+}
+
+impl<T: Zeroable> Appended<T> {
+    /// Its chunks take no memory where nothing was written yet.
+    fn zeroed() -> Self {
+        Appended { chunks: std::array::from_fn(|_| OnceLock::new()), make: zeroed_slice_box }
+    }
 }
 
 impl<T: Default> Appended<T> {
     fn new() -> Self {
-        Appended { chunks: std::array::from_fn(|_| OnceLock::new()) }
+        let make = |len| (0..len).map(|_| T::default()).collect::<Vec<T>>().into();
+        Appended { chunks: std::array::from_fn(|_| OnceLock::new()), make }
     }
+}
 
+impl<T> Appended<T> {
     fn place(index: usize) -> (usize, usize) {
         let n = index / FIRST_CHUNK + 1;
         let chunk = n.ilog2() as usize;
@@ -45,13 +67,11 @@ impl<T: Default> Appended<T> {
 
     fn slot(&self, index: usize) -> &T {
         let (chunk, at) = Self::place(index);
-        let chunk = self.chunks[chunk]
-            .get_or_init(|| (0..FIRST_CHUNK << chunk).map(|_| T::default()).collect::<Vec<T>>().into());
-        &chunk[at]
+        &self.chunks[chunk].get_or_init(|| (self.make)(FIRST_CHUNK << chunk))[at]
     }
 }
 
-/// An entry, as the index remembers it.
+/// An entry, as its header says it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub kind: Kind,
@@ -72,14 +92,47 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    fn of(header: &EntryHeader, segment: u32, offset: u64) -> Entry {
+        Entry {
+            kind: header.kind,
+            origin: header.origin,
+            range: header.range,
+            state: header.state,
+            checksum: header.checksum,
+            segment,
+            offset,
+            table: offset + header.table,
+            rows: header.rows,
+            len: header.len,
+        }
+    }
+
     /// True if all its LSNs are in `range`.
     pub fn is_inside(&self, range: LsnRange) -> bool {
         self.range.first >= range.first && self.range.last <= range.last
     }
 }
 
+/// An entry, as the index holds it.
+#[derive(Zeroable)]
+struct Slim {
+    /// Its last LSN.
+    last: AtomicU64,
+    /// Its origin, the ordinal of its segment, and where its header is there.
+    place: AtomicU64,
+}
+
+/// Bits of [`Slim::place`] for the header's offset, in units of [`ENTRY_ALIGN`].
+const HEADER_BITS: u32 = (LONGEST / ENTRY_ALIGN).ilog2();
+
+/// A segment, and the state behind what the index had when it was pushed.
+struct Held {
+    segment: Arc<Segment>,
+    before: State,
+}
+
 /// One image of a page.
-#[derive(Default)]
+#[derive(Zeroable)]
 struct Version {
     /// Ordinal of the version before + 1 in the high half, of the entry in the low.
     link: AtomicU64,
@@ -126,12 +179,16 @@ pub(crate) struct Index {
     base: State,
     /// It begins at the horizon. One that begins at the base knows nothing of history.
     pub whole: bool,
-    entries: Appended<OnceLock<Entry>>,
+    entries: Appended<Slim>,
+    /// CRC-32 of each entry's header: what is read again must be what was checked.
+    headers: Appended<AtomicU32>,
     entry_count: AtomicU32,
+    /// State after the last entry, for whoever appends.
+    last: Mutex<State>,
     versions: Appended<Version>,
     version_count: AtomicU32,
     newest: [OnceLock<Box<[OnceLock<Branch>]>>; TOP],
-    segments: Appended<OnceLock<Arc<Segment>>>,
+    segments: Appended<OnceLock<Held>>,
     segment_count: AtomicU32,
     applied: AtomicU64,
 }
@@ -152,9 +209,11 @@ impl Index {
             origin_origin,
             base,
             whole,
-            entries: Appended::new(),
+            entries: Appended::zeroed(),
+            headers: Appended::zeroed(),
             entry_count: AtomicU32::new(0),
-            versions: Appended::new(),
+            last: Mutex::new(origin),
+            versions: Appended::zeroed(),
             version_count: AtomicU32::new(0),
             newest: [const { OnceLock::new() }; TOP],
             segments: Appended::new(),
@@ -168,11 +227,13 @@ impl Index {
         Lsn::new(self.applied.load(Ordering::Acquire))
     }
 
+    fn held(&self, ordinal: u32) -> &Held {
+        let held = self.segments.get(ordinal as usize).and_then(OnceLock::get);
+        held.expect("versions name segments of the index")
+    }
+
     pub fn segment(&self, ordinal: u32) -> &Arc<Segment> {
-        self.segments
-            .get(ordinal as usize)
-            .and_then(OnceLock::get)
-            .expect("versions name segments of the index")
+        &self.held(ordinal).segment
     }
 
     pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Arc<Segment>> {
@@ -199,9 +260,14 @@ impl Index {
 
     /// Adds a segment; returns its ordinal. Under the tail lock.
     pub fn push_segment(&self, segment: Arc<Segment>) -> u32 {
+        let before = *self.last.lock();
+        self.push_held(Held { segment, before })
+    }
+
+    fn push_held(&self, held: Held) -> u32 {
         let ordinal = self.segment_count.load(Ordering::Relaxed);
         assert!(ordinal < 1 << SEGMENT_BITS, "a store has fewer segments than this");
-        assert!(self.segments.slot(ordinal as usize).set(segment).is_ok(), "one thread appends");
+        assert!(self.segments.slot(ordinal as usize).set(held).is_ok(), "one thread appends");
         self.segment_count.store(ordinal + 1, Ordering::Release);
         ordinal
     }
@@ -219,11 +285,103 @@ impl Index {
         self.version_count.load(Ordering::Acquire)
     }
 
-    pub fn entry(&self, ordinal: u32) -> &Entry {
-        self.entries
-            .get(ordinal as usize)
-            .and_then(OnceLock::get)
-            .expect("versions name entries of the index")
+    fn slim(&self, ordinal: u32) -> &Slim {
+        self.entries.get(ordinal as usize).expect("versions name entries of the index")
+    }
+
+    /// Last LSN of an entry.
+    pub fn last(&self, ordinal: u32) -> Lsn {
+        Lsn::new(self.slim(ordinal).last.load(Ordering::Relaxed))
+    }
+
+    /// LSNs of an entry.
+    pub fn range(&self, ordinal: u32) -> LsnRange {
+        let before = if ordinal == 0 { self.origin.lsn } else { self.last(ordinal - 1) };
+        LsnRange { first: before.next(), last: self.last(ordinal) }
+    }
+
+    /// Where an entry came from.
+    pub fn origin_of(&self, ordinal: u32) -> Origin {
+        let place = self.slim(ordinal).place.load(Ordering::Relaxed);
+        Origin::from_number((place >> (HEADER_BITS + SEGMENT_BITS)) as u16).expect("it was one")
+    }
+
+    /// Ordinal of an entry's segment, and where its header is there.
+    pub fn header_of(&self, ordinal: u32) -> (u32, u64) {
+        let place = self.slim(ordinal).place.load(Ordering::Relaxed);
+        let segment = (place >> HEADER_BITS) & ((1 << SEGMENT_BITS) - 1);
+        (segment as u32, (place & ((1 << HEADER_BITS) - 1)) * ENTRY_ALIGN)
+    }
+
+    /// An entry. Whoever asks for one at or below the horizon must expect that it isn't there any more.
+    ///
+    /// # Errors
+    /// `Trimmed` if its segment is another's by now, `Damaged` if its header isn't what it was, `Io`.
+    pub fn entry(&self, ordinal: u32) -> Result<Entry> {
+        let (segment, offset) = self.header_of(ordinal);
+        let held = self.segment(segment);
+        let mut encoded = [0; HEADER_LEN];
+        held.fill(offset, &mut encoded)?;
+        let same = |header: &EntryHeader| crc32fast::hash(&header.encode()) == self.header_crc(ordinal);
+        match EntryHeader::decode(&encoded).filter(same) {
+            Some(header) => Ok(Entry::of(&header, segment, offset)),
+            None if !held.is_itself() => Err(trimmed(self.last(ordinal))),
+            None => Err(Error::new(
+                Code::Damaged,
+                format!(
+                    "the entry at byte {offset} of {} isn't what it was; run tide_verify, and restore from a backup",
+                    held.path.display()
+                ),
+            )),
+        }
+    }
+
+    fn header_crc(&self, ordinal: u32) -> u32 {
+        self.headers.get(ordinal as usize).map_or(0, |crc| crc.load(Ordering::Relaxed))
+    }
+
+    /// The page table of an entry.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn rows<'a>(&'a self, entry: &Entry) -> Result<impl Iterator<Item = Row> + use<'a>> {
+        let (count, segment) = (entry.rows as usize, self.segment(entry.segment));
+        let table = segment.bytes(entry.table, count * ROW_LEN)?;
+        Ok((0..count).map(move |n| Row::decode(&table[n * ROW_LEN..])))
+    }
+
+    /// The entries that end above `after` and not above `to`, in order.
+    pub fn between(&self, after: Lsn, to: Lsn) -> impl Iterator<Item = Result<Entry>> {
+        let (from, to) = (self.first_above(after), self.first_above(to));
+        (from..to).map(|ordinal| self.entry(ordinal))
+    }
+
+    /// Ordinal of the first entry that ends above `lsn`, or how many there are.
+    pub fn first_above(&self, lsn: Lsn) -> u32 {
+        let (mut low, mut high) = (0, self.entry_count());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.last(middle) <= lsn {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// Ordinal of the first version of the entry `ordinal`, or of those behind it.
+    pub fn first_version(&self, ordinal: u32) -> u32 {
+        let (mut low, mut high) = (0, self.version_count());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.found(middle + 1).0.entry < ordinal {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
     }
 
     /// Ordinal of the entry whose range holds `lsn`; `None` at or below the origin and above the head.
@@ -234,31 +392,47 @@ impl Index {
         }
         // Without merged entries the ordinal is the distance from the origin.
         let guess = lsn.get() - self.origin.lsn.get() - 1;
-        if guess < u64::from(count) && self.entry(guess as u32).range == LsnRange::one(lsn) {
+        if guess < u64::from(count) && self.range(guess as u32) == LsnRange::one(lsn) {
             return Some(guess as u32);
         }
-        let (mut low, mut high) = (0, count);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.entry(middle).range.last < lsn {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        (low < count && self.entry(low).range.first <= lsn).then_some(low)
+        let ordinal = self.first_above(Lsn::new(lsn.get() - 1));
+        (ordinal < count).then_some(ordinal)
     }
 
-    /// The state at `lsn`, which is the origin or the last LSN of an entry.
-    pub fn state(&self, lsn: Lsn) -> Option<State> {
+    /// True if an entry ends at `lsn`, or the index begins there.
+    pub fn is_end(&self, lsn: Lsn) -> bool {
+        lsn == self.origin.lsn || self.entry_at(lsn).is_some_and(|ordinal| self.last(ordinal) == lsn)
+    }
+
+    /// The state at `lsn`, which is the origin or the last LSN of an entry. Known at the horizon and above.
+    ///
+    /// # Errors
+    /// As [`Index::entry`].
+    pub fn state(&self, lsn: Lsn) -> Result<Option<State>> {
         if lsn == self.base.lsn && lsn >= self.origin.lsn {
-            return Some(self.base);
+            return Ok(Some(self.base));
         }
         if lsn == self.origin.lsn {
-            return Some(self.origin);
+            return Ok(Some(self.origin));
         }
-        let entry = self.entry(self.entry_at(lsn)?);
-        (entry.range.last == lsn).then_some(entry.state)
+        let Some(ordinal) = self.entry_at(lsn).filter(|&ordinal| self.last(ordinal) == lsn) else {
+            return Ok(None);
+        };
+        match self.entry(ordinal) {
+            // The horizon is where a segment ends, which itself is dropped then.
+            Err(e) => {
+                let count = self.segment_count.load(Ordering::Acquire);
+                let before = (0..count).map(|n| self.held(n).before).find(|before| before.lsn == lsn);
+                before.map(Some).ok_or(e)
+            }
+            Ok(entry) => Ok(Some(entry.state)),
+        }
+    }
+
+    /// The state at the newest LSN, for whoever appends.
+    pub fn last_state(&self) -> State {
+        let last = *self.last.lock();
+        if last.lsn == self.base.lsn { self.base } else { last }
     }
 
     /// The segment whose seal leads to an entry at `offset` of `segment`, if it is the first there.
@@ -295,18 +469,8 @@ impl Index {
         segment_of: impl Fn(u32) -> u32,
         verified: bool,
     ) {
-        self.push_entry(Entry {
-            kind: header.kind,
-            origin: header.origin,
-            range: header.range,
-            state: header.state,
-            checksum: header.checksum,
-            segment,
-            offset,
-            table: offset + header.table,
-            rows: header.rows,
-            len: header.len,
-        });
+        self.push_entry(segment, offset, header.origin, header.range.last, crc32fast::hash(&header.encode()));
+        *self.last.lock() = header.state;
         for row in rows {
             let held = if row.segment == 0 { segment } else { segment_of(row.segment) };
             let verified = if verified || row.offset == 0 { VERIFIED } else { 0 };
@@ -315,9 +479,13 @@ impl Index {
         self.applied.store(header.range.last.get(), Ordering::Release);
     }
 
-    fn push_entry(&self, entry: Entry) {
+    fn push_entry(&self, segment: u32, offset: u64, origin: Origin, last: Lsn, crc: u32) {
         let ordinal = self.entry_count.load(Ordering::Relaxed);
-        assert!(self.entries.slot(ordinal as usize).set(entry).is_ok(), "one thread appends");
+        let slim = self.entries.slot(ordinal as usize);
+        let place = (u64::from(origin as u16) << SEGMENT_BITS | u64::from(segment)) << HEADER_BITS;
+        slim.place.store(place | (offset / ENTRY_ALIGN), Ordering::Relaxed);
+        slim.last.store(last.get(), Ordering::Relaxed);
+        self.headers.slot(ordinal as usize).store(crc, Ordering::Relaxed);
         self.entry_count.store(ordinal + 1, Ordering::Release);
     }
 
@@ -340,8 +508,7 @@ impl Index {
         let branches =
             self.newest[number / BRANCHES].get_or_init(|| (0..BRANCHES).map(|_| OnceLock::new()).collect());
         let branch = branches[number % BRANCHES].get_or_init(|| (0..LEAF).map(|_| OnceLock::new()).collect());
-        let leaf = branch[page / LEAF % LEAF]
-            .get_or_init(|| (0..LEAF).map(|_| AtomicU32::new(0)).collect::<Vec<_>>().into());
+        let leaf = branch[page / LEAF % LEAF].get_or_init(|| zeroed_slice_box(LEAF));
         &leaf[page % LEAF]
     }
 
@@ -376,7 +543,7 @@ impl Index {
         let mut number = self.newest(page);
         while number != 0 {
             let (found, before) = self.found(number);
-            if self.entry(found.entry).range.last <= lsn {
+            if self.last(found.entry) <= lsn {
                 return Some(found);
             }
             number = before;
@@ -404,20 +571,20 @@ pub(crate) struct Shrunk {
 
 impl Shrunk {
     /// Begins with nothing behind `horizon`, an end of an entry; `None` if `old` hasn't got that.
-    pub fn begin(old: &Index, horizon: Lsn) -> Option<Shrunk> {
-        let origin = old.state(horizon)?;
-        let (entry, origin_origin) = match old.entry_at(horizon) {
-            Some(ordinal) => (ordinal + 1, old.entry(ordinal).origin),
-            None => (0, old.origin_origin),
-        };
-        let dropped = 0..entry;
-        let version = dropped.clone().map(|ordinal| old.entry(ordinal).rows).sum();
+    ///
+    /// # Errors
+    /// As [`Index::entry`].
+    pub fn begin(old: &Index, horizon: Lsn) -> Result<Option<Shrunk>> {
+        let Some(origin) = old.state(horizon)? else { return Ok(None) };
+        let entry = old.first_above(horizon);
+        let origin_origin = if entry == 0 { old.origin_origin } else { old.origin_of(entry - 1) };
+        let version = old.first_version(entry);
         let segments_from = if entry < old.entry_count() {
-            old.entry(entry).segment
+            old.header_of(entry).0
         } else {
-            dropped.last().map_or(0, |ordinal| old.entry(ordinal).segment)
+            entry.checked_sub(1).map_or(0, |last| old.header_of(last).0)
         };
-        Some(Shrunk { index: Index::new(origin, origin_origin, old.base), segments_from, entry, version })
+        Ok(Some(Shrunk { index: Index::new(origin, origin_origin, old.base), segments_from, entry, version }))
     }
 
     /// Copies what `old` has got since; `None` if it can't be, because a row names a segment that was
@@ -425,17 +592,18 @@ impl Shrunk {
     pub fn copy(&mut self, old: &Index) -> Result<Option<()>> {
         let have = self.index.segment_count.load(Ordering::Relaxed);
         for ordinal in self.segments_from + have..old.segment_count.load(Ordering::Acquire) {
-            self.index.push_segment(Arc::clone(old.segment(ordinal)));
+            let Held { segment, before } = old.held(ordinal);
+            self.index.push_held(Held { segment: Arc::clone(segment), before: *before });
         }
         for ordinal in self.entry..old.entry_count() {
-            let entry = *old.entry(ordinal);
-            if entry.range.last > old.applied() {
+            if old.last(ordinal) > old.applied() {
                 break;
             }
+            let entry = old.entry(ordinal)?;
             let Some(segment) = entry.segment.checked_sub(self.segments_from) else { return Ok(None) };
-            let table = old.segment(entry.segment).bytes(entry.table, entry.rows as usize * ROW_LEN)?;
-            let mut pages = crate::segment::rows(&table, entry.rows).map(|row| row.page);
-            self.index.push_entry(Entry { segment, ..entry });
+            let mut pages = old.rows(&entry)?.map(|row| row.page);
+            let last = entry.range.last;
+            self.index.push_entry(segment, entry.offset, entry.origin, last, old.header_crc(ordinal));
             for (number, page) in (self.version..).zip(&mut pages) {
                 let version = old.versions.get(number as usize).expect("each row has a version");
                 let place = version.place.load(Ordering::Relaxed);
@@ -444,7 +612,8 @@ impl Shrunk {
                 let rest = place & (VERIFIED | ((1 << OFFSET_BITS) - 1));
                 self.index.push_version(page, (u64::from(held) << OFFSET_BITS) | rest);
             }
-            self.index.applied.store(entry.range.last.get(), Ordering::Release);
+            *self.index.last.lock() = entry.state;
+            self.index.applied.store(last.get(), Ordering::Release);
             self.version += entry.rows;
             self.entry = ordinal + 1;
         }

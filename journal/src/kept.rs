@@ -118,9 +118,7 @@ impl Store {
             page <= base.size
                 && page != lock_page(size)
                 && !already.contains(&page)
-                && index
-                    .find(page, base.lsn)
-                    .is_none_or(|found| index.entry(found.entry).range.last <= block.horizon.lsn)
+                && index.find(page, base.lsn).is_none_or(|found| index.last(found.entry) <= block.horizon.lsn)
         };
         // The file bounds what is collected, whatever size the superblock says.
         let there = self.base.len().at(|| format!("reading {}", self.path.display()))? / size as u64;
@@ -176,28 +174,23 @@ impl Store {
         if horizon.max(block.history) >= base.lsn {
             return Ok(());
         }
-        let state = index.state(horizon).ok_or_else(|| {
+        let state = index.state(horizon)?.ok_or_else(|| {
             Error::new(Code::Io, format!("LSN {horizon} is no boundary; report this as a bug"))
         })?;
         let (kept, last) = self.kept()?;
         let older: HashSet<u32> = kept.iter().flat_map(Kept::pages).collect();
         let mut changed: HashSet<u32> = HashSet::new();
         let mut smallest = base.size;
-        for ordinal in 0..index.entry_count() {
-            let entry = index.entry(ordinal);
-            if entry.range.last > block.horizon.lsn && entry.range.last <= horizon {
-                let table = index.segment(entry.segment).bytes(entry.table, entry.rows as usize * ROW_LEN)?;
-                changed.extend(crate::segment::rows(&table, entry.rows).map(|row| row.page));
-            } else if entry.range.last > horizon && entry.range.last <= base.lsn {
-                smallest = smallest.min(entry.state.size);
-            }
+        for entry in index.between(block.horizon.lsn, horizon) {
+            changed.extend(index.rows(&entry?)?.map(|row| row.page));
+        }
+        for entry in index.between(horizon, base.lsn) {
+            smallest = smallest.min(entry?.state.size);
         }
         let replaced = |page: u32| {
             page > smallest
                 || older.contains(&page)
-                || index
-                    .find(page, base.lsn)
-                    .is_some_and(|found| index.entry(found.entry).range.last > horizon)
+                || index.find(page, base.lsn).is_some_and(|found| index.last(found.entry) > horizon)
         };
         let mut pages: Vec<u32> =
             changed.into_iter().filter(|&page| page <= state.size && replaced(page)).collect();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Code, Result};
 use crate::format::Origin;
 use crate::lsn::{Lsn, LsnRange};
 use crate::session::Session;
@@ -73,7 +73,7 @@ impl Store {
         }
         Ok(Status {
             path: self.path.clone(),
-            page_size: index.state(head).map_or(0, |state| state.page_size),
+            page_size: index.state(head)?.map_or(0, |state| state.page_size),
             lineage: self.lineage(),
             head,
             durable: self.durable(),
@@ -100,11 +100,11 @@ impl Store {
         let sums: HashMap<Lsn, u64> =
             self.checksums_back(view, self.control.horizon())?.into_iter().collect();
         let mut rows = Vec::new();
-        if let Some(state) = index.state(horizon).filter(|state| state.lsn > Lsn::ZERO) {
+        if let Some(state) = index.state(horizon)?.filter(|state| state.lsn > Lsn::ZERO) {
             let origin = if horizon == index.origin.lsn {
                 index.origin_origin
             } else {
-                index.entry_at(horizon).map_or(Origin::Local, |n| index.entry(n).origin)
+                index.entry_at(horizon).map_or(Origin::Local, |n| index.origin_of(n))
             };
             rows.push(LogRow {
                 range: LsnRange::one(state.lsn),
@@ -117,11 +117,12 @@ impl Store {
                 origin: origin.word(),
             });
         }
-        for ordinal in 0..index.entry_count() {
-            let entry = index.entry(ordinal);
-            if entry.range.last <= horizon || entry.range.last > view.state.lsn {
-                continue;
-            }
+        for entry in index.between(horizon, view.state.lsn) {
+            let entry = match entry {
+                // It was given up meanwhile.
+                Err(e) if e.code() == Code::Trimmed => continue,
+                entry => entry?,
+            };
             rows.push(LogRow {
                 range: entry.range,
                 time: entry.state.time,

@@ -208,7 +208,7 @@ impl Store {
             // One that died; the next fold writes its pages again.
             return Ok(Mended::Later);
         }
-        let kept = |n: u32| index.entry(n).range.last > block.horizon.lsn;
+        let kept = |n: u32| index.last(n) > block.horizon.lsn;
         let Some(found) = index.find(page, base.lsn).filter(|found| kept(found.entry)) else {
             return Ok(Mended::Not);
         };

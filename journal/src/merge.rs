@@ -40,8 +40,10 @@ impl Store {
         if !whole || self.control.durable() >= target.lsn || range.first > range.last {
             return Ok(None);
         }
-        let entries = (0..index.entry_count()).map(|n| index.entry(n)).filter(|entry| entry.is_inside(range));
-        let long: u64 = entries.map(|entry| entry.len).sum();
+        let mut long = 0;
+        for entry in index.between(block.base.lsn, target.lsn) {
+            long += entry?.len;
+        }
         if pages as u64 * u64::from(target.page_size) > long / 2 {
             return Ok(None);
         }
@@ -117,6 +119,25 @@ impl Store {
     }
 }
 
+/// Entries that are to become one.
+#[derive(Default)]
+struct Merging {
+    /// Of each page the ordinal of the segment that its newest image is said in, and the row.
+    pages: BTreeMap<u32, (u32, Row)>,
+    newest: Option<Entry>,
+    /// One of them has all pages.
+    full: bool,
+}
+
+impl Merging {
+    fn add(&mut self, index: &Index, entry: &Entry) -> Result<()> {
+        self.pages.extend(index.rows(entry)?.map(|row| (row.page, (entry.segment, row))));
+        self.full |= entry.kind == Kind::Full;
+        self.newest = Some(*entry);
+        Ok(())
+    }
+}
+
 /// A segment that is being written from others.
 struct Rewrite<'a> {
     store: &'a Store,
@@ -132,24 +153,24 @@ struct Rewrite<'a> {
 
 impl Rewrite<'_> {
     fn run(mut self, range: LsnRange, next: &Segment) -> Result<()> {
-        let mut merged: Vec<&Entry> = Vec::new();
-        let mut last = self.index.origin;
-        for ordinal in 0..self.index.entry_count() {
-            let entry = self.index.entry(ordinal);
-            if entry.range.last >= next.header.first {
-                break;
-            }
-            if entry.range.first < self.segment.header.first {
+        let before = |first: Lsn| Lsn::new(first.get() - 1);
+        let index = self.index;
+        let mut last = index.origin;
+        let mut merged = Merging::default();
+        for entry in index.between(before(self.segment.header.first), before(next.header.first)) {
+            let entry = entry?;
+            last = entry.state;
+            if !entry.is_inside(range) {
+                let mut alone = Merging::default();
+                alone.add(index, &entry)?;
+                self.entry(alone, entry.range, entry.kind)?;
                 continue;
             }
-            last = entry.state;
-            if entry.is_inside(range) {
-                merged.push(entry);
-                if entry.range.last == range.last {
-                    self.merge(&merged, range)?;
-                }
-            } else {
-                self.entry(&[entry], entry.range, entry.kind)?;
+            merged.add(index, &entry)?;
+            if entry.range.last == range.last {
+                let merged = std::mem::take(&mut merged);
+                let kind = if merged.full { Kind::Full } else { Kind::Merged };
+                self.entry(merged, range, kind)?;
             }
         }
         let durable = self.store.control.durable();
@@ -158,12 +179,6 @@ impl Rewrite<'_> {
         self.write(self.at, &seal)?;
         self.flush()?;
         self.segment.sync()
-    }
-
-    fn merge(&mut self, merged: &[&Entry], range: LsnRange) -> Result<()> {
-        let kind =
-            if merged.iter().any(|entry| entry.kind == Kind::Full) { Kind::Full } else { Kind::Merged };
-        self.entry(merged, range, kind)
     }
 
     fn here(&self) -> String {
@@ -186,20 +201,13 @@ impl Rewrite<'_> {
         Ok(())
     }
 
-    /// Writes one entry with the newest image of each page of `from`.
-    fn entry(&mut self, from: &[&Entry], range: LsnRange, kind: Kind) -> Result<()> {
-        let newest = from[from.len() - 1];
-        let mut pages: BTreeMap<u32, (u32, Row)> = BTreeMap::new();
-        for entry in from {
-            let table =
-                self.index.segment(entry.segment).bytes(entry.table, entry.rows as usize * ROW_LEN)?;
-            for row in crate::segment::rows(&table, entry.rows).filter(|row| row.page <= newest.state.size) {
-                pages.insert(row.page, (entry.segment, row));
-            }
-        }
+    /// Writes one entry with the newest image of each page of those merged.
+    fn entry(&mut self, merged: Merging, range: LsnRange, kind: Kind) -> Result<()> {
+        let Merging { pages, newest, .. } = merged;
+        let newest = newest.expect("an entry is made of some");
         let mut rows = Vec::with_capacity(pages.len());
         let mut next = self.at + HEADER_LEN as u64;
-        for (page, (held, row)) in pages {
+        for (page, (held, row)) in pages.into_iter().filter(|(page, _)| *page <= newest.state.size) {
             let mut offset = 0;
             if row.offset != 0 {
                 let held = if row.segment == 0 {
@@ -302,7 +310,8 @@ mod tests {
                 let other = open(&joining)?;
                 let index = other.whole()?;
                 assert_eq!(index.segment(0).header.number, first);
-                assert_eq!((index.entry(0).kind, index.entry(0).range.last), (Kind::Merged, job.target.lsn));
+                let entry = index.entry(0)?;
+                assert_eq!((entry.kind, entry.range.last), (Kind::Merged, job.target.lsn));
                 assert_eq!(last(&other)?, fill);
                 assert!(other.verify()?.is_empty());
             }

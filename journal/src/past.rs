@@ -28,7 +28,8 @@ impl Store {
         let before = Lsn::new(header.range.first.get() - 1);
         let due = !header.full && header.range.last > self.head();
         let known = due && header.lineage == self.lineage() && before >= self.control.horizon();
-        let Some(state) = index.state(before).filter(|_| known) else { return Ok(Vec::new()) };
+        let state = if known { index.state(before)? } else { None };
+        let Some(state) = state else { return Ok(Vec::new()) };
         let past = Past::new(self, index, state, false);
         let mut pages = Vec::new();
         for row in shipped.rows().filter(|row| row.is_difference()) {
@@ -70,7 +71,7 @@ impl Past {
             return Ok(false);
         }
         let version = index.find(page, state.lsn);
-        if version.is_some_and(|found| index.entry(found.entry).range.last > *floor) {
+        if version.is_some_and(|found| index.last(found.entry) > *floor) {
             self.view.read(store, page, 0, to)?;
             return Ok(true);
         }

@@ -127,7 +127,7 @@ impl Probe {
 
     /// Begins to make the index anew without what is at or below an LSN; `None` if that is no end of an entry.
     pub fn shrink(&self, horizon: u64) -> Option<Shrinking> {
-        Shrunk::begin(&self.reading().0, Lsn::new(horizon)).map(Shrinking)
+        Shrunk::begin(&self.reading().0, Lsn::new(horizon)).ok()?.map(Shrinking)
     }
 
     /// Copies what the index has got since; false if a row names a segment that was left out.
@@ -160,7 +160,7 @@ impl Reading {
     pub fn find(&self, page: u32, lsn: u64) -> Option<Version> {
         let found = self.0.find(page, Lsn::new(lsn))?;
         Some(Version {
-            lsn: self.0.entry(found.entry).range.last.get(),
+            lsn: self.0.last(found.entry).get(),
             segment: self.0.segment(found.place.segment).header.number,
             offset: found.place.offset,
             verified: found.verified,
@@ -176,13 +176,13 @@ impl Reading {
 
     /// First and last LSN of the entry that holds an LSN.
     pub fn entry_at(&self, lsn: u64) -> Option<(u64, u64)> {
-        let range = self.0.entry(self.0.entry_at(Lsn::new(lsn))?).range;
+        let range = self.0.range(self.0.entry_at(Lsn::new(lsn))?);
         Some((range.first.get(), range.last.get()))
     }
 
     /// Size in pages at an LSN, if it is the origin or the end of an entry.
     pub fn size_at(&self, lsn: u64) -> Option<u32> {
-        self.0.state(Lsn::new(lsn)).map(|state| state.size)
+        self.0.state(Lsn::new(lsn)).ok()?.map(|state| state.size)
     }
 
     /// The newest LSN.

@@ -150,7 +150,7 @@ impl Store {
     fn came_from_elsewhere(&self, lsn: Lsn) -> bool {
         let (index, _) = self.index();
         let origin = match index.entry_at(lsn) {
-            Some(ordinal) => index.entry(ordinal).origin,
+            Some(ordinal) => index.origin_of(ordinal),
             None => index.origin_origin,
         };
         origin == Origin::Received
@@ -187,10 +187,9 @@ impl Store {
         };
         if last <= here.lsn {
             let index = self.index().0;
-            return match index.state(last) {
-                Some(state) if last >= self.control.horizon() && state.id != header.state.id => {
-                    Err(diverged())
-                }
+            let known = if last < self.control.horizon() { None } else { index.state(last)? };
+            return match known {
+                Some(state) if state.id != header.state.id => Err(diverged()),
                 _ => Ok(Verdict::Known),
             };
         }
@@ -273,7 +272,7 @@ impl Applying {
         let index = Arc::clone(&session.pinned()?.index);
         let before = Lsn::new(header.range.first.get() - 1);
         let horizon = store.control.horizon();
-        let known = index.state(before).filter(|_| !header.full && before >= horizon);
+        let known = if header.full || before < horizon { None } else { index.state(before)? };
         Ok(Applying {
             store: Arc::clone(store),
             header: *header,

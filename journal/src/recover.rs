@@ -361,8 +361,9 @@ fn claimed_behind(tail: &Tail) -> Result<Lsn> {
     if segment.fill(tail.offset, &mut encoded)? {
         epochs.push(EntryHeader::epoch_in(&encoded));
     }
-    if let Some(last) = tail.index.entry_count().checked_sub(1).map(|n| tail.index.entry(n)) {
-        if tail.index.segment(last.segment).fill(last.offset, &mut encoded)? {
+    if let Some(last) = tail.index.entry_count().checked_sub(1) {
+        let (segment, offset) = tail.index.header_of(last);
+        if tail.index.segment(segment).fill(offset, &mut encoded)? {
             epochs.push(EntryHeader::epoch_in(&encoded));
         }
     }
@@ -386,15 +387,8 @@ impl Recovered {
 /// Writes the entries behind `durable`, up to `head`, once more, and syncs their segments.
 pub(crate) fn rewrite(tail: &Tail, durable: Lsn, head: Lsn) -> Result<()> {
     let index = &tail.index;
-    let mut from = index.entry_count();
-    while from > 0 && index.entry(from - 1).range.last > durable {
-        from -= 1;
-    }
-    for ordinal in from..index.entry_count() {
-        let entry = index.entry(ordinal);
-        if entry.range.last > head {
-            break;
-        }
+    for entry in index.between(durable, head) {
+        let entry = entry?;
         let segment = index.segment(entry.segment);
         let mut at = entry.offset;
         let end = entry.offset + entry.len;

@@ -140,8 +140,8 @@ impl Store {
     pub fn has_own_since(&self, lsn: Lsn) -> Result<bool> {
         let index = self.history()?;
         let known = lsn.max(self.control.horizon());
-        let entries = (0..index.entry_count()).rev().map(|n| index.entry(n));
-        Ok(entries.take_while(|entry| entry.range.last > known).any(|entry| entry.origin != Origin::Received))
+        let mut above = index.first_above(known)..index.entry_count();
+        Ok(above.any(|ordinal| index.origin_of(ordinal) != Origin::Received))
     }
 
     /// Identity of the commit `lsn`; `None` where that isn't known: below the horizon, above the head, and inside a
@@ -154,6 +154,6 @@ impl Store {
         if lsn < self.control.horizon() {
             return Ok(None);
         }
-        Ok(index.state(lsn).map(|state| state.id))
+        Ok(index.state(lsn)?.map(|state| state.id))
     }
 }

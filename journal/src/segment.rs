@@ -97,6 +97,12 @@ impl Segment {
         Segment { header, file, path, assumed, under_way, inode: OnceLock::new(), gone }
     }
 
+    /// False once its file has become another segment.
+    pub fn is_itself(&self) -> bool {
+        let there = read_header(&*self.file, &self.path);
+        there.map_or(true, |header| header.continues_as(&self.header))
+    }
+
     /// Length of its file, in bytes.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::{Code, Error, Result};
-use crate::format::{Packing, ROW_LEN, ShippedHeader};
+use crate::format::{Packing, ShippedHeader};
 use crate::image::Image;
 use crate::lsn::{Lsn, LsnRange};
 use crate::past::Past;
@@ -100,7 +100,7 @@ impl Store {
             ));
         }
         let index = Arc::clone(&view.index);
-        let Some(before) = index.state(after) else {
+        let Some(before) = index.state(after)? else {
             return Err(Error::new(
                 Code::Argument,
                 format!(
@@ -113,17 +113,10 @@ impl Store {
         let mut seen: std::collections::HashSet<u32> = std::collections::HashSet::new();
         let mut identities = Vec::new();
         let mut last = before;
-        let first = index.entry_at(after.next()).unwrap_or(0);
-        for ordinal in first..index.entry_count() {
-            let entry = index.entry(ordinal);
-            if entry.range.last > head {
-                break;
-            }
-            let table = index.segment(entry.segment).bytes(entry.table, entry.rows as usize * ROW_LEN)?;
-            let fresh: Vec<u32> = crate::segment::rows(&table, entry.rows)
-                .map(|row| row.page)
-                .filter(|page| !seen.contains(page))
-                .collect();
+        for entry in index.between(after, head) {
+            let entry = entry?;
+            let fresh: Vec<u32> =
+                index.rows(&entry)?.map(|row| row.page).filter(|page| !seen.contains(page)).collect();
             let bytes = (pages.len() + fresh.len()) as u64 * u64::from(entry.state.page_size);
             if last.lsn > after && bytes > limit {
                 break;
@@ -168,9 +161,13 @@ impl Store {
         let state = view.state;
         let checksum = self.checksum(&view, true)?;
         let index = &view.index;
-        let mut identities: Vec<(Lsn, u64)> = vec![(index.origin.lsn, index.origin.id)];
-        identities.extend((0..index.entry_count()).map(|n| index.entry(n).state).map(|s| (s.lsn, s.id)));
-        identities.retain(|&(lsn, _)| lsn >= horizon && lsn < state.lsn && lsn > Lsn::ZERO);
+        let begin =
+            index.state(horizon.max(index.origin.lsn))?.filter(|s| s.lsn > Lsn::ZERO && s.lsn < state.lsn);
+        let mut identities: Vec<(Lsn, u64)> = begin.map(|s| (s.lsn, s.id)).into_iter().collect();
+        for entry in index.between(horizon, Lsn::new(state.lsn.get().saturating_sub(1))) {
+            let State { lsn, id, .. } = entry?.state;
+            identities.push((lsn, id));
+        }
         let pages: Vec<u32> =
             (1..=state.size).filter(|&p| p != lock_page(state.page_size as usize)).collect();
         let header = ShippedHeader::whole(self.lineage(), state, checksum, random()?);

@@ -35,8 +35,12 @@ enum Source {
 impl Snapshot {
     fn source(&self, page: u32) -> Source {
         match self.index.find(page, self.state.lsn) {
-            Some(found) if self.index.entry(found.entry).range.last > self.floor => {
-                if found.place.offset == 0 { Source::Zeros } else { Source::Journal(found) }
+            Some(found) if self.index.last(found.entry) > self.floor => {
+                if found.place.offset == 0 {
+                    Source::Zeros
+                } else {
+                    Source::Journal(found)
+                }
             }
             _ => Source::Base,
         }
@@ -192,7 +196,7 @@ fn not_sound(page: u32, place: &str) -> Error {
 /// Hash of a version, from its entry's page table, whose rows are in order of their pages.
 pub(crate) fn hash_in_table(index: &Index, page: u32, found: &Found) -> Result<u64> {
     use crate::format::{ROW_LEN, Row};
-    let entry = index.entry(found.entry);
+    let entry = index.entry(found.entry)?;
     let segment = index.segment(entry.segment);
     let (mut low, mut high) = (0, u64::from(entry.rows));
     while low < high {

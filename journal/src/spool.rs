@@ -32,7 +32,7 @@ impl Store {
         };
         let oldest = block.history.max(block.horizon.lsn);
         let holds = |one: &&Unsent| {
-            one.behind >= oldest && index.state(one.behind).is_some() && behind(one.behind) <= one.most
+            one.behind >= oldest && index.is_end(one.behind) && behind(one.behind) <= one.most
         };
         Ok(unsent.iter().filter(holds).map(|one| one.behind).min())
     }

@@ -194,36 +194,33 @@ impl Store {
         // A fold that gives history up reads it still, until the base has it.
         let horizon = self.control.horizon().min(view.floor);
         let mut chain = None;
-        for ordinal in 0..index.entry_count() {
-            let entry = *index.entry(ordinal);
-            if entry.range.last <= horizon || entry.range.last > view.state.lsn {
-                continue;
-            }
-            let segment = index.segment(entry.segment);
+        for ordinal in index.first_above(horizon)..index.first_above(view.state.lsn) {
+            let (last, (segment, offset)) = (index.last(ordinal), index.header_of(ordinal));
+            let segment = index.segment(segment);
             let finding = |offset: u64, page: Option<u32>, message: String| Finding {
                 severity: "error",
                 file: self.name_of(&segment.path),
                 offset: Some(offset),
-                lsn: Some(entry.range.last),
+                lsn: Some(last),
                 page,
                 message,
             };
             let previous = match chain.take() {
-                _ if entry.offset == SEGMENT_HEADER_LEN as u64 => segment.header.chain,
+                _ if offset == SEGMENT_HEADER_LEN as u64 => segment.header.chain,
                 Some(chain) => chain,
                 // Behind an entry that is damaged, or in the middle of a segment: take its word.
-                None => stated_chain(segment, entry.offset)?,
+                None => stated_chain(segment, offset)?,
             };
-            let Some(checked) = segment.entry(entry.offset, previous)? else {
+            let Some(checked) = segment.entry(offset, previous)? else {
                 findings.push(finding(
-                    entry.offset,
+                    offset,
                     None,
                     "the entry fails its checksum; restore from a backup".into(),
                 ));
                 continue;
             };
             chain = Some(checked.record.chain);
-            let size = entry.state.page_size as usize;
+            let size = checked.header.state.page_size as usize;
             for row in checked.rows() {
                 let held = if row.segment == 0 {
                     Some(segment)
@@ -237,7 +234,7 @@ impl Store {
                 if !sound {
                     let cause = format!("the image of page {} fails its checksum", row.page);
                     let mended = match held {
-                        Some(held) => self.mend_image(held, &row, entry.range.last),
+                        Some(held) => self.mend_image(held, &row, last),
                         None => Ok(Mended::Not),
                     };
                     let broken = finding(row.offset, Some(row.page), cause);
@@ -305,11 +302,7 @@ impl Store {
         let mut learned = false;
         let len = self.base.len().at(|| format!("reading {}", self.path.display()))?;
         for page in (1..=state.size).filter(|&page| page != lock_page(size)) {
-            if view
-                .index
-                .find(page, state.lsn)
-                .is_some_and(|f| view.index.entry(f.entry).range.last > view.floor)
-            {
+            if view.index.find(page, state.lsn).is_some_and(|f| view.index.last(f.entry) > view.floor) {
                 continue;
             }
             let finding = |message: String| Finding {

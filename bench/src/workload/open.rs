@@ -1,5 +1,6 @@
 //! Opening a database in a new process, up to the first row.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -40,24 +41,39 @@ pub fn open_once(site: &Site, id: i64) -> Result<Opened> {
 struct Open {
     name: &'static str,
     title: &'static str,
-    /// Whether another process has the database open, with a journal or WAL beside the base.
-    beside_journal: bool,
+    beside: Beside,
 }
 
-const ALL: [Open; 2] = [
+/// What is beside the base that is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    /// Nothing that isn't in it: the last process closed it.
+    Rest,
+    /// Another process that has it open, with a journal or WAL.
+    Process,
+    /// A journal or WAL whose process is dead.
+    Dead,
+}
+
+const ALL: [Open; 3] = [
     Open {
         name: "open-rest",
         title: "open and first query in a new process, database at rest",
-        beside_journal: false,
+        beside: Beside::Rest,
     },
     Open {
         name: "open-journal",
         title: "open and first query in a new process, beside one that keeps a journal",
-        beside_journal: true,
+        beside: Beside::Process,
+    },
+    Open {
+        name: "open-killed",
+        title: "open and first query in a new process, with the journal of one that was killed",
+        beside: Beside::Dead,
     },
 ];
 
-/// At rest, and with a journal.
+/// At rest, and with journals.
 pub fn all() -> impl Iterator<Item = Box<dyn Workload>> {
     ALL.into_iter().map(|open| Box::new(open) as Box<dyn Workload>)
 }
@@ -68,8 +84,13 @@ impl Workload for Open {
     }
 
     fn about(&self) -> String {
-        let journal =
-            if self.beside_journal { "; 64 MiB of journal (4 at scale quick), kept by a reader" } else { "" };
+        let journal = match self.beside {
+            Beside::Rest => "",
+            Beside::Process => "; 64 MiB of journal (4 at scale quick), kept by a reader",
+            Beside::Dead => {
+                "; 64 MiB of journal (4 at scale quick); the files are copied while they are in use"
+            }
+        };
         format!("{}{journal}; the median of several processes is a round's value", self.title)
     }
 
@@ -91,12 +112,13 @@ impl Workload for Open {
     fn arm(&self, bed: &Bed, engine: Engine) -> Result<Box<dyn Arm>> {
         let (site, connection) = bed.built(engine, bed.scale.rows, TUNING)?;
         let mut kept = Vec::new();
-        if self.beside_journal {
-            kept = keep_journal(&site, connection, bed)?;
-        } else {
+        if self.beside == Beside::Rest {
             connection.close().map_err(|(_, error)| error)?;
+        } else {
+            kept = keep_journal(&site, connection, bed)?;
         }
-        Ok(Box::new(OpenArm { site, kept, rows: bed.scale.rows, opens: bed.scale.opens, rng: Rng::new(5) }))
+        let (rows, opens, dead) = (bed.scale.rows, bed.scale.opens, self.beside == Beside::Dead);
+        Ok(Box::new(OpenArm { site, kept, rows, opens, dead, rng: Rng::new(5) }))
     }
 }
 
@@ -133,14 +155,29 @@ struct OpenArm {
     kept: Vec<Connection>,
     rows: u64,
     opens: u64,
+    /// A copy is opened, whose files are what a process leaves that is killed now.
+    dead: bool,
     rng: Rng,
+}
+
+impl OpenArm {
+    fn left_by_dead(&self) -> Result<Site> {
+        let site = self.site.sibling("dead")?;
+        super::copy_folder(folder_of(&self.site)?, folder_of(&site)?)?;
+        Ok(site)
+    }
+}
+
+fn folder_of(site: &Site) -> Result<&Path> {
+    site.path.parent().context("a site without a folder")
 }
 
 impl Arm for OpenArm {
     fn round(&mut self) -> Result<Vec<f64>> {
         let (mut opened, mut process) = (Vec::new(), Vec::new());
         for _ in 0..self.opens {
-            let task = Task::Open { site: self.site.clone(), id: 1 + self.rng.below(self.rows) };
+            let site = if self.dead { self.left_by_dead()? } else { self.site.clone() };
+            let task = Task::Open { site, id: 1 + self.rng.below(self.rows) };
             let start = Instant::now();
             let answer: Opened = worker::ask(&task, Duration::from_secs(300))?;
             process.push(start.elapsed().as_secs_f64());

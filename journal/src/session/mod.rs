@@ -13,7 +13,7 @@ mod pages;
 use std::sync::Arc;
 
 use crate::control::{Cell, Word};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, trimmed};
 use crate::index::Index;
 use crate::lsn::Lsn;
 use crate::maintenance::Held;
@@ -175,9 +175,7 @@ impl Session {
         let floor = self.store.control.base();
         let state = match &idle {
             Some(idle) if idle.state.lsn == lsn => idle.state,
-            _ => self.index.state(lsn).ok_or_else(|| {
-                Error::new(Code::Trimmed, format!("LSN {lsn} isn't readable any more; read a newer one"))
-            })?,
+            _ => self.index.state(lsn)?.ok_or_else(|| trimmed(lsn))?,
         };
         let index = idle.map_or_else(|| Arc::clone(&self.index), |idle| idle.index);
         Ok(Snapshot { index, state, floor, copies: self.copies })

@@ -191,9 +191,8 @@ impl Store {
     /// Goes on in that segment.
     fn roll_to(&self, tail: &mut Tail, next: Arc<Segment>) -> Result<()> {
         let segment = Arc::clone(tail.index.segment(tail.segment));
-        let lsn = tail.index.applied();
         let number = next.header.number;
-        let state = tail.index.state(lsn).unwrap_or_default();
+        let state = tail.index.last_state();
         let seal = seal(state, self.control.epoch(), tail.chain, self.control.durable(), number, tail.chain);
         let here = || format!("writing {}", segment.path.display());
         segment.file.allocate(tail.offset + seal.len() as u64).at(here)?;
