@@ -17,6 +17,28 @@ pub(crate) enum Takes {
     Blob,
     Path,
     OptionalText,
+    /// Of a remote.
+    Name,
+    /// The same; NULL is the usual one.
+    OptionalName,
+    Url,
+    /// NULL removes what it is for.
+    OptionalUrl,
+    Options,
+    /// Where it is the last, it is the schema, unless it looks like options.
+    OptionsOrSchema,
+}
+
+impl Takes {
+    /// Texts that mean something there.
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Takes::Name | Takes::OptionalName => &NAMES,
+            Takes::Url | Takes::OptionalUrl => &URLS,
+            Takes::Options | Takes::OptionsOrSchema => &OPTIONS,
+            _ => &[],
+        }
+    }
 }
 
 /// A function, or a table with arguments.
@@ -37,7 +59,7 @@ const fn table(name: &'static str, takes: &'static [Takes]) -> Function {
     Function { name, least: 0, takes, table: true, command: false }
 }
 
-pub(crate) const FUNCTIONS: [Function; 15] = [
+pub(crate) const FUNCTIONS: [Function; 22] = [
     function("tide_version", 0, &[], false),
     function("tide_lsn", 0, &[Takes::Schema], false),
     function("tide_status", 0, &[Takes::Schema], false),
@@ -53,6 +75,72 @@ pub(crate) const FUNCTIONS: [Function; 15] = [
     table("tide_log", &[Takes::Schema]),
     table("tide_batches", &[Takes::Lsn, Takes::OptionalSize, Takes::Schema]),
     table("tide_verify", &[Takes::Schema]),
+    function("tide_remote", 2, &[Takes::Name, Takes::OptionalUrl, Takes::Options, Takes::Schema], true),
+    function("tide_push", 0, &[Takes::OptionalName, Takes::Options, Takes::Schema], true),
+    function("tide_pull", 0, &[Takes::OptionalName, Takes::OptionsOrSchema, Takes::Schema], true),
+    function("tide_sync", 0, &[Takes::OptionalName, Takes::OptionsOrSchema, Takes::Schema], true),
+    // It is about another database.
+    function("tide_clone", 2, &[Takes::Url, Takes::Path, Takes::Options], false),
+    function("tide_hydrate", 0, &[Takes::Schema], true),
+    table("tide_remotes", &[Takes::Schema]),
+];
+
+/// Names of remotes: some that there may be, and some that can't be.
+const NAMES: [&str; 6] = ["origin", "r", "R-2._", "no name", "", "origin "];
+
+/// URLs: places that `remotes.rs` prepares, which is where all others are put as well, and `REFUSED`.
+const URLS: [&str; 18] = [
+    "same", "ahead", "apart", "source", "sealed", "empty", "file", "new", "file/x", "new%00", "same?x",
+    REFUSED[0], REFUSED[1], REFUSED[2], REFUSED[3], REFUSED[4], REFUSED[5], REFUSED[6],
+];
+
+/// URLs that are refused before anybody is asked.
+pub(crate) const REFUSED: [&str; 7] = [
+    "https://example.org/x",
+    "ftp://example.org/x",
+    "file:///",
+    "file://example.org/x",
+    "s3://",
+    "s3://key:secret@bucket/x",
+    "gs://bucket/x#y",
+];
+
+/// Options of remotes, tasks and clones. FOLDER is the target's own.
+pub(crate) const OPTIONS: [&str; 34] = [
+    "{}",
+    " {\"single_writer\":1}",
+    "{\"single_writer\":\"yes\"}",
+    "{\"retain\":\"2 lsns\"}",
+    "{\"retain\":\"none\"}",
+    "{\"retain\":\"1 GB\"}",
+    "{\"spool_mib\":0}",
+    "{\"spool_mib\":-1}",
+    "{\"cache_mib\":1}",
+    "{\"cache\":\"FOLDER/cache\"}",
+    "{\"cache\":\"FOLDER/main.db\"}",
+    "{\"cache\":\"cache\"}",
+    "{\"key_file\":\"FOLDER/key\"}",
+    "{\"key_file\":\"FOLDER/other\"}",
+    "{\"key_file\":\"FOLDER/none\"}",
+    "{\"key_file\":\"FOLDER/remotes\"}",
+    "{\"key_env\":\"TIDELINE_FUZZ\"}",
+    "{\"key_file\":\"FOLDER/key\",\"key_env\":\"TIDELINE_FUZZ\"}",
+    "{\"region\":\"x\"}",
+    "{\"every\":\"1 h\"}",
+    "{\"every\":null}",
+    "{\"every\":\"soon\"}",
+    "{\"at\":1}",
+    "{\"at\":3}",
+    "{\"at\":7}",
+    "{\"at\":0}",
+    "{\"at\":1000}",
+    "{\"as_of\":\"2001-01-01T00:00:00Z\"}",
+    "{\"as_of\":\"2999-01-01 00:00:00\"}",
+    "{\"at\":3,\"as_of\":7}",
+    "{\"replace\":1}",
+    "{\"replace\":1,\"at\":3}",
+    "{\"replace\":7}",
+    "{\"\":",
 ];
 
 /// Texts that mean something somewhere.
@@ -110,13 +198,18 @@ pub(crate) enum Argument {
 }
 
 impl Argument {
-    pub fn value(&self) -> Owned {
+    /// What a function gets that takes this there.
+    pub fn value(&self, takes: Option<Takes>) -> Owned {
+        let words = takes.map_or(&[][..], Takes::words);
         match self {
             Argument::Null => Owned::Null,
             Argument::Number(n) => Owned::Integer(*pick(&NUMBERS, *n)),
             Argument::Any(n) => Owned::Integer(*n),
             Argument::Real(n) => Owned::real(*pick(&REALS, *n)),
             Argument::Bits(bits) => Owned::real(f64::from_bits(*bits)),
+            Argument::Word(n) if *n < 192 && !words.is_empty() => {
+                Owned::Text(pick(words, *n).as_bytes().to_vec())
+            }
             Argument::Word(n) => Owned::Text(pick(&WORDS, *n).as_bytes().to_vec()),
             Argument::Text(text) => Owned::Text(text.clone()),
             Argument::Blob(blob) => Owned::Blob(blob.clone()),

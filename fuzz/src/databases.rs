@@ -1,4 +1,4 @@
-//! The databases that the `functions` target begins with, and blobs that they shipped.
+//! The databases that the `functions` target begins with, and what they shipped and pushed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,21 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::pages::Files;
 use crate::place;
+use crate::remotes::{self, Known, Remotes};
 
 pub(crate) fn path(name: &str) -> PathBuf {
     place::folder().join(name)
 }
 
 pub(crate) fn open(name: &str) -> rusqlite::Result<Connection> {
+    open_at(&path(name).display().to_string())
+}
+
+/// Opens what is at a path, written as in a URI.
+pub(crate) fn open_at(path: &str) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
-    let db = Connection::open_with_flags(format!("file:{}?vfs=tideline", path(name).display()), flags)?;
+    let db = Connection::open_with_flags(format!("file:{path}?vfs=tideline"), flags)?;
     db.busy_timeout(std::time::Duration::ZERO)?;
     Ok(db)
 }
@@ -72,6 +78,9 @@ pub(crate) struct Shipped {
 pub(crate) struct Fixture {
     pub starts: Vec<Start>,
     pub shipped: Vec<Shipped>,
+    pub remotes: Remotes,
+    /// What was at some LSNs of the databases that were pushed or shipped.
+    pub known: Vec<Known>,
 }
 
 pub(crate) fn fixture() -> &'static Fixture {
@@ -93,12 +102,15 @@ pub(crate) const STATEMENTS: [&str; 8] = [
 
 fn build() -> Fixture {
     getrandom::reset(7);
+    // SAFETY: nobody reads the environment yet: the stores' threads begin below.
+    unsafe { std::env::set_var("XDG_CACHE_HOME", path("caches")) };
     // SAFETY: in the static library the connection may be null.
     let code = unsafe {
         tideline::sqlite3_tideline_init(std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null())
     };
     assert_eq!(code, ffi::SQLITE_OK);
-    let mut fixture = Fixture { starts: Vec::new(), shipped: Vec::new() };
+    let mut fixture =
+        Fixture { starts: Vec::new(), shipped: Vec::new(), remotes: Remotes::new(), known: Vec::new() };
     // The base of an empty one has no bytes.
     fixture.starts.push(Start {
         files: Files::from([(String::new(), Vec::new())]),
@@ -113,6 +125,7 @@ fn build() -> Fixture {
                 db.execute_batch(statement).expect(statement);
             }
             ship(&db, &mut fixture.shipped);
+            fixture.known.push(Known::of(&db));
             if round == 1 {
                 db.query_row("SELECT tide_fold()", (), |_| Ok(())).expect("it folds");
             }
@@ -128,6 +141,7 @@ fn build() -> Fixture {
     let content = content(&plain);
     plain.close().expect("it closes");
     fixture.starts.push(Start { files: take(&path("main.db")), lsn: 1, content });
+    remotes::prepare(&mut fixture);
     fixture
 }
 
@@ -150,7 +164,7 @@ fn ship(db: &Connection, shipped: &mut Vec<Shipped>) {
 }
 
 /// The files of a database that nobody has open.
-fn take(database: &Path) -> Files {
+pub(crate) fn take(database: &Path) -> Files {
     let mut files = Files::from([(String::new(), fs::read(database).expect("it is there"))]);
     for entry in fs::read_dir(tideline_journal::side_folder(database)).into_iter().flatten().flatten() {
         let name = entry.file_name().into_string().expect("names are ours");

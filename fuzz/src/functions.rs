@@ -2,16 +2,20 @@
 //! sound.
 //!
 //! An input is a plan: a database, and steps on a connection to it: calls of Tideline's functions and tables with any
-//! number of arguments of any type, statements of the application, transactions. The files are real ones (`place.rs`).
+//! number of arguments of any type, statements of the application, transactions. The files are real ones (`place.rs`),
+//! and so are the folders that are remotes (`remotes.rs`): others have pushed to some, and what lies there is exchanged
+//! and harmed between the steps.
 //!
 //! 1. Nothing panics, no memory is used beyond a small multiple of what is there, and SQLite gets back what it gave.
 //! 2. A call answers with a value of its type, or with an error that is SQLite's about the number of arguments or has
 //!    the text `tideline: CODE: cause; remedy`. An argument that can't be right makes it an error; so does a command
 //!    inside a transaction.
-//! 3. A call changes neither head nor content unless it is `tide_receive`, and then only if it says so. A blob that
-//!    nobody changed brings the content that its source had.
+//! 3. A call changes neither head nor content unless it is `tide_receive`, and then only if it says so, or `tide_pull`
+//!    or `tide_sync`, which may have come a part of the way before they failed. The head only goes up. A blob that
+//!    nobody changed brings the content that its source had; so does a pull, and a clone, whatever became of the
+//!    remote. A push that succeeds brings the head there, and `tide_remotes` can always be read.
 //! 4. At the end SQLite's `integrity_check` and `tide_verify` find nothing, and the same is true, with the same content,
-//!    when the database is opened once more.
+//!    when the database is opened once more. No thread that remotes need is left then.
 
 use std::fs;
 
@@ -23,6 +27,7 @@ use crate::budget::within;
 use crate::calls::{Argument, FUNCTIONS, Function, Owned, Takes};
 use crate::databases::{STATEMENTS, Start, content, fixture, lsn, open, path, put};
 use crate::place;
+use crate::remotes::{self, Known};
 use crate::value::{self, pick};
 
 /// Steps of a plan that are done, and arguments of a call.
@@ -49,6 +54,10 @@ enum Step {
     Begin(bool),
     End(bool),
     Reopen,
+    /// One remote is as another was.
+    Exchange(u8, u8),
+    /// An object of a remote is changed, cut or lost.
+    Harm(u8, u8, u16, u8),
 }
 
 /// How a function is called.
@@ -76,11 +85,14 @@ pub fn run(data: &[u8]) -> String {
     let Ok(plan) = Plan::arbitrary_take_rest(Unstructured::new(data)) else { return String::new() };
     let fixture = fixture();
     let start = pick(&fixture.starts, plan.start);
+    getrandom::reset(8);
+    remotes::put_remotes(&fixture.remotes);
     put(&path("main.db"), &start.files);
     put(&path("b.db"), &fixture.starts[0].files);
     // SAFETY: the function only asks.
     let before = unsafe { ffi::sqlite3_memory_used() };
     let trail = within(MORE, || Run::of(&plan, start));
+    remotes::wait_for_threads();
     tidy();
     // SAFETY: as above.
     let after = unsafe { ffi::sqlite3_memory_used() };
@@ -105,6 +117,10 @@ struct Run {
     content: String,
     /// The main database isn't ours any more.
     detached: bool,
+    /// What was at some LSNs.
+    known: Vec<Known>,
+    /// An object of a remote isn't what it was.
+    harmed: bool,
     trail: String,
 }
 
@@ -117,6 +133,8 @@ impl Run {
             lsn: start.lsn,
             content: start.content.clone(),
             detached: false,
+            known: fixture().known.clone(),
+            harmed: false,
             trail: String::new(),
         };
         run.attach();
@@ -155,7 +173,8 @@ impl Run {
         match step {
             Step::Call(which, arguments, form) => {
                 let function = pick(&FUNCTIONS, *which);
-                let values: Vec<Owned> = arguments.iter().take(ARGUMENTS).map(Argument::value).collect();
+                let value = |(n, argument): (_, &Argument)| argument.value(function.takes.get(n).copied());
+                let values: Vec<Owned> = arguments.iter().take(ARGUMENTS).enumerate().map(value).collect();
                 self.call(function, values, *form);
             }
             Step::Statement(n) => {
@@ -183,6 +202,11 @@ impl Run {
                 self.note();
                 assert!(rolled_back || self.content == before, "the content is as it was");
             }
+            Step::Exchange(to, from) => remotes::exchange(&fixture().remotes, *to, *from),
+            Step::Harm(remote, object, at, mask) => {
+                remotes::harm(*remote, *object, *at, *mask);
+                self.harmed = true;
+            }
         }
     }
 
@@ -191,6 +215,9 @@ impl Run {
         self.content = content(&self.db);
         if !self.detached {
             self.lsn = lsn(&self.db);
+            if !self.in_transaction() {
+                self.known.push(Known::of(&self.db));
+            }
         }
     }
 
@@ -202,10 +229,19 @@ impl Run {
         }
     }
 
-    fn call(&mut self, function: &Function, mut values: Vec<Owned>, form: Form) {
+    fn call(&mut self, function: &Function, mut values: Vec<Owned>, mut form: Form) {
         for (value, takes) in values.iter_mut().zip(function.takes) {
-            if let (Takes::Path, Owned::Text(text)) = (takes, &mut *value) {
-                inside(text);
+            match (takes, &mut *value) {
+                (Takes::Path, Owned::Text(text)) => inside(text),
+                (Takes::Url | Takes::OptionalUrl, Owned::Text(text)) => remotes::inside_url(text),
+                (Takes::Options | Takes::OptionsOrSchema, Owned::Text(text)) => {
+                    remotes::inside_options(text);
+                    if remotes::keeps_on(text) {
+                        // What one row has begun the next would find under way.
+                        form = Form::Select;
+                    }
+                }
+                _ => {}
             }
         }
         let places: Vec<String> = (1..=values.len()).map(|n| format!("?{n}")).collect();
@@ -237,6 +273,10 @@ impl Run {
         let retained =
             function.name == "tide_retain" && values.first().is_none_or(|value| *value == Owned::Null);
         let denied = function.command && in_transaction && !retained;
+        let pulls = ["tide_pull", "tide_sync"].contains(&function.name);
+        if pulls && !in_transaction && !self.detached {
+            self.pulled();
+        }
         match &result {
             Ok(answers) => {
                 assert!(!wrong, "{sql} of {values:?} can't be answered, and was: {answers:?}");
@@ -244,6 +284,7 @@ impl Run {
                 self.answered(function, &values, answers);
             }
             Err(e) => {
+                assert!(function.name != "tide_remotes" || wrong, "{e}: they can be read");
                 let (error, text) = match e {
                     rusqlite::Error::SqliteFailure(error, text) => {
                         (error, text.as_deref().unwrap_or_default())
@@ -264,20 +305,25 @@ impl Run {
             return true;
         }
         let wrong = |(value, takes): (&Owned, &Takes)| match (takes, value) {
-            (Takes::Path | Takes::Lsn, Owned::Null) => true,
+            (Takes::Path | Takes::Lsn | Takes::Name | Takes::Url, Owned::Null) => true,
             (_, Owned::Null) => false,
             (Takes::Lsn | Takes::OptionalLsn, Owned::Integer(n)) => *n < 0,
             (Takes::OptionalSize, Owned::Integer(n)) => *n <= 0,
             (Takes::Blob, Owned::Blob(_)) => false,
             (Takes::Path, Owned::Text(text)) => text.is_empty() || text.contains(&0),
             (Takes::OptionalText, Owned::Text(text)) => std::str::from_utf8(text).is_err(),
+            (Takes::Name | Takes::OptionalName, Owned::Text(text)) => !is_name(text),
+            (Takes::Url | Takes::OptionalUrl, Owned::Text(text)) => {
+                !text.starts_with(&remotes::url(b"")) || text.iter().any(|byte| b"?#".contains(byte))
+            }
+            (Takes::Options, Owned::Text(text)) => !looks_like_options(text),
             (Takes::Schema, Owned::Text(text)) => {
                 !text.eq_ignore_ascii_case(b"main") && !self.is_attached(text)
             }
             _ => true,
         };
         let missing = (values.len()..function.least).any(|_| true);
-        missing || values.iter().zip(function.takes).any(wrong)
+        missing || values.iter().zip(takes(function, values)).any(|(value, takes)| wrong((value, &takes)))
     }
 
     fn is_attached(&self, schema: &[u8]) -> bool {
@@ -286,13 +332,17 @@ impl Run {
 
     /// Checks what a call answered.
     fn answered(&mut self, function: &Function, values: &[Owned], answers: &[Vec<Sql>]) {
-        let schema = function.takes.iter().position(|takes| *takes == Takes::Schema);
+        let schema = takes(function, values).position(|takes| takes == Takes::Schema);
         let schema = schema.and_then(|at| values.get(at)).cloned().unwrap_or(Owned::Null);
         let other = matches!(&schema, Owned::Text(text) if text.eq_ignore_ascii_case(b"b"));
+        let name = match values.first() {
+            Some(Owned::Text(name)) => String::from_utf8_lossy(name).into_owned(),
+            _ => "origin".to_owned(),
+        };
         let first = answers.first().and_then(|row| row.first());
         if !function.table {
             let right = match function.name {
-                "tide_version" | "tide_status" | "tide_retain" | "tide_trace" => {
+                "tide_version" | "tide_status" | "tide_retain" | "tide_trace" | "tide_remote" => {
                     matches!(first, Some(Sql::Text(_)))
                 }
                 "tide_prepare" => matches!(first, Some(Sql::Blob(_) | Sql::Null)),
@@ -302,10 +352,27 @@ impl Run {
             assert!(right || first.is_none(), "{} answered {first:?}", function.name);
         }
         self.trail.push('.');
+        let options = values.get(1).filter(|_| takes(function, values).nth(1) == Some(Takes::Options));
+        if let (Some(Owned::Text(text)), Some(_)) = (options, first)
+            && remotes::keeps_on(text)
+        {
+            remotes::wait_for_keeper(&self.db, &name, if other { "b" } else { "main" });
+        }
         match function.name {
             "tide_lsn" if !other => assert!(first.is_none_or(|lsn| *lsn == Sql::Integer(self.lsn))),
             "tide_receive" if !other => self.received(values, first),
             "tide_detach" if !other => self.detached = true,
+            "tide_remote" => assert!(answers.iter().all(|row| row[0] == Sql::Text(name.clone()))),
+            "tide_push" | "tide_pull" | "tide_sync" if !other && !self.detached => {
+                // For each row it did it again.
+                let last = answers.last().and_then(|row| row.first());
+                assert!(last.is_none_or(|lsn| *lsn == Sql::Integer(self.lsn)), "{last:?}, not {}", self.lsn);
+            }
+            "tide_clone" => {
+                if let (Some(Owned::Text(path)), Some(Sql::Integer(lsn))) = (values.get(1), first) {
+                    remotes::check_clone(path, *lsn, &self.known, self.harmed);
+                }
+            }
             "tide_verify" => assert!(answers.is_empty(), "{answers:?}"),
             _ => {}
         }
@@ -340,6 +407,17 @@ impl Run {
         self.trail += "received";
     }
 
+    /// Checks what was pulled, if anything was.
+    fn pulled(&mut self) {
+        let now = Known::of(&self.db);
+        assert!(now.lsn >= self.lsn, "it went from LSN {} back to {}", self.lsn, now.lsn);
+        if now.lsn > self.lsn {
+            assert!(now.fits(&self.known), "{now:?} isn't what was there");
+            (self.lsn, self.content) = (now.lsn, now.content);
+            self.trail += "pulled";
+        }
+    }
+
     /// Closes everything, and looks once more.
     fn end(mut self) -> String {
         if self.in_transaction() {
@@ -366,6 +444,27 @@ impl Run {
         }
         self.trail
     }
+}
+
+/// What a function takes for these arguments.
+fn takes(function: &Function, values: &[Owned]) -> impl Iterator<Item = Takes> {
+    let count = values.len();
+    let options =
+        matches!(values.last(), Some(Owned::Text(text)) if text.trim_ascii_start().starts_with(b"{"));
+    function.takes.iter().enumerate().map(move |(n, takes)| match takes {
+        Takes::OptionsOrSchema if n + 1 < count || options => Takes::Options,
+        Takes::OptionsOrSchema => Takes::Schema,
+        _ => *takes,
+    })
+}
+
+fn looks_like_options(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok() && text.trim_ascii_start().starts_with(b"{")
+}
+
+fn is_name(text: &[u8]) -> bool {
+    (1..=64).contains(&text.len())
+        && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
 }
 
 /// Makes a path one that is in the folder.

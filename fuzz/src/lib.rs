@@ -7,7 +7,7 @@
 //!   recover ───────┴─► tail, reader┘
 //!   index ───────► the journal's probe
 //!   parameters ─┐
-//!   functions ──┴► place (a folder of real files), SQLite
+//!   functions ──┴► place (a folder of real files), SQLite, remotes
 //! ```
 
 pub mod blob;
@@ -25,6 +25,7 @@ pub mod place;
 pub mod reader;
 pub mod receive;
 pub mod recover;
+mod remotes;
 pub mod replicas;
 pub mod shapes;
 pub mod tail;

@@ -97,6 +97,9 @@ impl Address {
             if path.parent().is_none() {
                 return Err(wrong("names the root folder"));
             }
+            if path.as_os_str().as_encoded_bytes().contains(&0) {
+                return Err(wrong("has a NUL in it"));
+            }
         } else if url.host_str().is_none_or(str::is_empty) {
             return Err(wrong("names no bucket"));
         }
@@ -121,12 +124,17 @@ impl Address {
     /// Makes what has to be there before anything can be put there: a folder.
     ///
     /// # Errors
-    /// `Denied`, `Io`.
+    /// `Denied`; `Argument` where no folder can be; `Io`.
     pub(crate) fn prepare(&self) -> Result<()> {
         let Some(path) = self.folder() else { return Ok(()) };
         std::fs::create_dir_all(&path).map_err(|e| {
+            use std::io::ErrorKind;
             let code = match e.kind() {
-                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => Code::Denied,
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Code::Denied,
+                // A file is in its place, or above; or it can't be the name of any.
+                ErrorKind::AlreadyExists | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => {
+                    Code::Argument
+                }
                 _ => Code::Io,
             };
             Error::new(code, format!("{} can't be made: {e}; make it, or give another URL", path.display()))
@@ -399,10 +407,23 @@ mod tests {
             "s3:///a",
             "https://s3.example/a",
             "s3://b/a?b=1",
+            "file:///backups/a%00b",
         ];
         for text in wrong {
             let refused = Address::parse(text).unwrap_err();
             assert_eq!(refused.code(), Code::Argument, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_is_an_argument() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), b"").unwrap();
+        let longest = "a".repeat(256);
+        for name in ["file", "file/below", &longest] {
+            let url = Url::from_file_path(folder.path().join(name)).unwrap();
+            let refused = Address::parse(url.as_str()).unwrap().prepare().unwrap_err();
+            assert_eq!(refused.code(), Code::Argument, "{name}: {refused}");
         }
     }
 

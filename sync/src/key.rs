@@ -68,6 +68,11 @@ fn read(path: &Path) -> Result<Vec<u8>> {
                 (Code::Missing, "put it there, or name another with json_object('key_file', …)")
             }
             std::io::ErrorKind::PermissionDenied => (Code::Denied, "give this user the right to read it"),
+            std::io::ErrorKind::IsADirectory
+            | std::io::ErrorKind::NotADirectory
+            | std::io::ErrorKind::InvalidFilename => {
+                (Code::Argument, "give the path of a file that has the key")
+            }
             _ => (Code::Io, "give the path of a file that has the key"),
         };
         let text = format!("the file {path:?}, with the key of the remote, can't be read: {e}; {remedy}");
@@ -233,7 +238,7 @@ mod tests {
         refused(Code::Argument);
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        refused(Code::Io);
+        refused(Code::Argument);
     }
 
     #[test]
