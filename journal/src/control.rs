@@ -225,7 +225,10 @@ impl ControlFile {
         segment: u32,
     ) {
         for word in self.words.words() {
-            word.store(0, Ordering::Relaxed);
+            // Most are, and to write to a page of a file for the first time takes the system longer than to read it.
+            if word.load(Ordering::Relaxed) != 0 {
+                word.store(0, Ordering::Relaxed);
+            }
         }
         let set = |index: usize, value: u64| self.word(index).store(value, Ordering::SeqCst);
         set(W_EPOCH, epoch);

@@ -9,7 +9,8 @@ use parking_lot::RwLock;
 use crate::disk::{Disk, SimDisk};
 use crate::error::Result;
 use crate::format::{
-    EntryHeader, HEADER_LEN, Kind, Origin, ROW_LEN, Row, SegmentHeader, SegmentKind, round_up,
+    COMMIT_RECORD_LEN, ENTRY_ALIGN, EntryHeader, HEADER_LEN, Kind, Origin, ROW_LEN, Row, SegmentHeader,
+    SegmentKind, round_up,
 };
 use crate::index::{Index, Shrunk};
 use crate::lsn::{Lsn, LsnRange};
@@ -107,7 +108,7 @@ impl Probe {
             range: LsnRange { first: Lsn::new(pushed.first), last: Lsn::new(pushed.last) },
             epoch: 0,
             prev: 0,
-            len: round_up((HEADER_LEN + table.len()) as u64, 8),
+            len: round_up((HEADER_LEN + table.len()) as u64, 8) + COMMIT_RECORD_LEN as u64,
             table: HEADER_LEN as u64,
             rows: pushed.rows.len() as u32,
             state: state(pushed.last, pushed.size),
@@ -116,9 +117,10 @@ impl Probe {
             durable: Lsn::ZERO,
         };
         let index = self.reading().0;
-        let offset = self.offset.fetch_add(header.len, Ordering::Relaxed);
+        let offset = self.offset.fetch_add(round_up(header.len, ENTRY_ALIGN), Ordering::Relaxed);
         let own = index.segments().count() as u32 - 1;
-        index.segment(own).file.write_at(&table, offset + header.table)?;
+        let written = [&header.encode()[..], &table, &[0; COMMIT_RECORD_LEN]].concat();
+        index.segment(own).file.write_at(&written, offset)?;
         let ordinal = |number| index.segments().position(|s| s.header.number == number);
         let ordinal = |number| ordinal(number).expect("rows name segments that are there") as u32;
         index.push(&header, own, offset, rows, ordinal, pushed.verified);
@@ -127,7 +129,7 @@ impl Probe {
 
     /// Begins to make the index anew without what is at or below an LSN; `None` if that is no end of an entry.
     pub fn shrink(&self, horizon: u64) -> Option<Shrinking> {
-        Shrunk::begin(&self.reading().0, Lsn::new(horizon)).ok()?.map(Shrinking)
+        Shrunk::begin(&self.reading().0, Lsn::new(horizon)).expect("the disk is sound").map(Shrinking)
     }
 
     /// Copies what the index has got since; false if a row names a segment that was left out.
@@ -182,7 +184,7 @@ impl Reading {
 
     /// Size in pages at an LSN, if it is the origin or the end of an entry.
     pub fn size_at(&self, lsn: u64) -> Option<u32> {
-        self.0.state(Lsn::new(lsn)).ok()?.map(|state| state.size)
+        self.0.state(Lsn::new(lsn)).expect("the disk is sound").map(|state| state.size)
     }
 
     /// The newest LSN.

@@ -327,7 +327,7 @@ source.execute("COMMIT")
 assert [name for (name,) in source.execute("SELECT name FROM tide_remotes")] == ["origin"]
 assert listed(source, "last_error") == (None,)
 pathlib.Path("file").write_text("no folder")
-text = denies(source, "IO", "SELECT tide_remote('x', ?)", (pathlib.Path("file").absolute() / "in").as_uri())
+text = denies(source, "ARGUMENT", "SELECT tide_remote('x', ?)", (pathlib.Path("file").absolute() / "in").as_uri())
 "#);
 }
 
