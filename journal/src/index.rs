@@ -29,47 +29,11 @@ use crate::lsn::{Lsn, LsnRange};
 use crate::segment::Segment;
 use crate::state::State;
 
-/// First chunk's length in an [`Appended`]; each next is twice as long.
-const FIRST_CHUNK: usize = 64;
+mod appended;
+mod shrunk;
 
-/// A list that one thread appends to while others read it.
-struct Appended<T> {
-    chunks: [OnceLock<Box<[T]>>; 40],
-    /// Makes a chunk of this length.
-    make: fn(usize) -> Box<[T]>,
-}
-
-impl<T: Zeroable> Appended<T> {
-    /// Its chunks take no memory where nothing was written yet.
-    fn zeroed() -> Self {
-        Appended { chunks: std::array::from_fn(|_| OnceLock::new()), make: zeroed_slice_box }
-    }
-}
-
-impl<T: Default> Appended<T> {
-    fn new() -> Self {
-        let make = |len| (0..len).map(|_| T::default()).collect::<Vec<T>>().into();
-        Appended { chunks: std::array::from_fn(|_| OnceLock::new()), make }
-    }
-}
-
-impl<T> Appended<T> {
-    fn place(index: usize) -> (usize, usize) {
-        let n = index / FIRST_CHUNK + 1;
-        let chunk = n.ilog2() as usize;
-        (chunk, index - FIRST_CHUNK * ((1 << chunk) - 1))
-    }
-
-    fn get(&self, index: usize) -> Option<&T> {
-        let (chunk, at) = Self::place(index);
-        self.chunks.get(chunk)?.get()?.get(at)
-    }
-
-    fn slot(&self, index: usize) -> &T {
-        let (chunk, at) = Self::place(index);
-        &self.chunks[chunk].get_or_init(|| (self.make)(FIRST_CHUNK << chunk))[at]
-    }
-}
+use appended::Appended;
+pub(crate) use shrunk::Shrunk;
 
 /// An entry, as its header says it.
 #[derive(Clone, Copy, Debug)]
@@ -559,108 +523,99 @@ impl Index {
     }
 }
 
-/// An index that is made from another, without what lies at or below a horizon.
-pub(crate) struct Shrunk {
-    pub index: Index,
-    /// Ordinal, in the other, of the first segment that is in this one.
-    pub segments_from: u32,
-    /// What is copied next: ordinals of an entry and of its first version.
-    entry: u32,
-    version: u32,
-}
-
-impl Shrunk {
-    /// Begins with nothing behind `horizon`, an end of an entry; `None` if `old` hasn't got that.
-    ///
-    /// # Errors
-    /// As [`Index::entry`].
-    pub fn begin(old: &Index, horizon: Lsn) -> Result<Option<Shrunk>> {
-        let Some(origin) = old.state(horizon)? else { return Ok(None) };
-        let entry = old.first_above(horizon);
-        let origin_origin = if entry == 0 { old.origin_origin } else { old.origin_of(entry - 1) };
-        let version = old.first_version(entry);
-        let segments_from = if entry < old.entry_count() {
-            old.header_of(entry).0
-        } else {
-            entry.checked_sub(1).map_or(0, |last| old.header_of(last).0)
-        };
-        Ok(Some(Shrunk { index: Index::new(origin, origin_origin, old.base), segments_from, entry, version }))
-    }
-
-    /// Copies what `old` has got since; `None` if it can't be, because a row names a segment that was
-    /// left out.
-    pub fn copy(&mut self, old: &Index) -> Result<Option<()>> {
-        let have = self.index.segment_count.load(Ordering::Relaxed);
-        for ordinal in self.segments_from + have..old.segment_count.load(Ordering::Acquire) {
-            let Held { segment, before } = old.held(ordinal);
-            self.index.push_held(Held { segment: Arc::clone(segment), before: *before });
-        }
-        for ordinal in self.entry..old.entry_count() {
-            if old.last(ordinal) > old.applied() {
-                break;
-            }
-            let entry = old.entry(ordinal)?;
-            let Some(segment) = entry.segment.checked_sub(self.segments_from) else { return Ok(None) };
-            let mut pages = old.rows(&entry)?.map(|row| row.page);
-            let last = entry.range.last;
-            self.index.push_entry(segment, entry.offset, entry.origin, last, old.header_crc(ordinal));
-            for (number, page) in (self.version..).zip(&mut pages) {
-                let version = old.versions.get(number as usize).expect("each row has a version");
-                let place = version.place.load(Ordering::Relaxed);
-                let held = ((place & !VERIFIED) >> OFFSET_BITS) as u32;
-                let Some(held) = held.checked_sub(self.segments_from) else { return Ok(None) };
-                let rest = place & (VERIFIED | ((1 << OFFSET_BITS) - 1));
-                self.index.push_version(page, (u64::from(held) << OFFSET_BITS) | rest);
-            }
-            *self.index.last.lock() = entry.state;
-            self.index.applied.store(last.get(), Ordering::Release);
-            self.version += entry.rows;
-            self.entry = ordinal + 1;
-        }
-        Ok(Some(()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, Barrier};
 
-    use super::{Appended, Index};
-    use crate::disk::{Disk, How, SimDisk};
-    use crate::error::Result;
-    use crate::format::{Origin, SegmentHeader, SegmentKind};
-    use crate::lsn::Lsn;
+    use super::Index;
+    use crate::disk::{Disk, File, How, SimDisk};
+    use crate::error::{Code, Result};
+    use crate::format::{
+        COMMIT_RECORD_LEN, ENTRY_ALIGN, EntryHeader, HEADER_LEN, Kind, Origin, SEGMENT_HEADER_LEN,
+        SegmentHeader, SegmentKind,
+    };
+    use crate::lsn::{Lsn, LsnRange};
     use crate::segment::Segment;
     use crate::state::State;
 
     /// Segments that are begun: the journal of a busy day.
     const MANY: u32 = if cfg!(miri) { 20 } else { 10_000 };
 
+    fn begin(file: &Arc<dyn File>, number: u32) -> Result<Arc<Segment>> {
+        let header = SegmentHeader {
+            kind: SegmentKind::Journal,
+            lineage: [7; 16],
+            number,
+            first: Lsn::new(u64::from(number)),
+            chain: 0,
+            time: 0,
+            durable: Lsn::ZERO,
+        };
+        Segment::begin(Arc::clone(file), "/some.seg".into(), header).map(Arc::new)
+    }
+
+    fn some_file() -> Arc<dyn File> {
+        SimDisk::new().process().open(Path::new("/some.seg"), How::Create).expect("a file")
+    }
+
+    fn commit(lsn: u64) -> EntryHeader {
+        EntryHeader {
+            kind: Kind::Commit,
+            origin: Origin::Received,
+            range: LsnRange::one(Lsn::new(lsn)),
+            epoch: 1,
+            prev: 2,
+            len: (HEADER_LEN + COMMIT_RECORD_LEN) as u64,
+            table: HEADER_LEN as u64,
+            rows: 0,
+            state: State { lsn: Lsn::new(lsn), id: lsn, page_size: 512, size: 3, ..State::default() },
+            checksum: None,
+            notes: 0,
+            durable: Lsn::ZERO,
+        }
+    }
+
+    #[test]
+    fn what_is_read_again_is_what_was_checked() -> Result<()> {
+        let file = some_file();
+        let index = Index::new(State::default(), Origin::Local, State::default());
+        let own = index.push_segment(begin(&file, 1)?);
+        let places = [SEGMENT_HEADER_LEN as u64, SEGMENT_HEADER_LEN as u64 + 4 * ENTRY_ALIGN];
+        for (lsn, place) in (1..).zip(places) {
+            file.write_at(&commit(lsn).encode(), place)?;
+            index.push(&commit(lsn), own, place, std::iter::empty(), |_| own, true);
+        }
+        assert_eq!((index.range(1), index.origin_of(1)), (LsnRange::one(Lsn::new(2)), Origin::Received));
+        for ordinal in 0..2 {
+            let entry = index.entry(ordinal)?;
+            assert_eq!((entry.offset, entry.state.id), (places[ordinal as usize], u64::from(ordinal) + 1));
+        }
+        // A header that could be one, and isn't the one that was there.
+        file.write_at(&EntryHeader { state: commit(3).state, ..commit(1) }.encode(), places[0])?;
+        assert_eq!(index.entry(0).map(|entry| entry.range).unwrap_err().code(), Code::Damaged);
+        assert_eq!(index.state(Lsn::new(1)).unwrap_err().code(), Code::Damaged);
+        // What was dropped is written again; the state where it ended is known.
+        index.push_segment(begin(&some_file(), 2)?);
+        begin(&file, 3)?;
+        file.write_at(&commit(7).encode(), places[1])?;
+        assert_eq!(index.entry(0).map(|entry| entry.range).unwrap_err().code(), Code::Trimmed);
+        assert_eq!(index.entry(1).map(|entry| entry.range).unwrap_err().code(), Code::Trimmed);
+        assert_eq!(index.state(Lsn::new(2))?, Some(commit(2).state));
+        Ok(())
+    }
+
     #[test]
     fn what_is_retained_stays_while_segments_are_begun() -> Result<()> {
-        let path = Path::new("/some.seg");
-        let file = SimDisk::new().process().open(path, How::Create).expect("a file");
-        let segment = |number: u32| {
-            let header = SegmentHeader {
-                kind: SegmentKind::Journal,
-                lineage: [7; 16],
-                number,
-                first: Lsn::new(u64::from(number)),
-                chain: 0,
-                time: 0,
-                durable: Lsn::ZERO,
-            };
-            Segment::begin(Arc::clone(&file), path.into(), header).map(Arc::new)
-        };
+        let file = some_file();
         let index = Index::new(State::default(), Origin::Local, State::default());
-        index.push_segment(segment(1)?);
+        index.push_segment(begin(&file, 1)?);
         let (done, both) = (AtomicBool::new(false), Barrier::new(2));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 both.wait();
-                let begun = (2..=MANY).try_for_each(|n| segment(n).map(|s| _ = index.push_segment(s)));
+                let begun = (2..=MANY).try_for_each(|n| begin(&file, n).map(|s| _ = index.push_segment(s)));
                 done.store(true, Ordering::SeqCst);
                 begun.expect("segments");
             });
@@ -672,17 +627,5 @@ mod tests {
         });
         assert_eq!(index.dropped(Lsn::new(u64::from(MANY) / 2)), MANY as usize / 2);
         Ok(())
-    }
-
-    #[test]
-    fn places_are_dense() {
-        let mut expected = (0, 0);
-        for index in 0..if cfg!(miri) { 5000 } else { 100_000 } {
-            let place = Appended::<u8>::place(index);
-            if index > 0 && place != expected {
-                assert_eq!(place, (expected.0 + 1, 0), "index {index}");
-            }
-            expected = (place.0, place.1 + 1);
-        }
     }
 }
