@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, still};
 use crate::hash::page_hash;
 use crate::hashes::Hashes;
 use crate::index::{Entry, Index};
@@ -140,12 +140,9 @@ impl Store {
             if index.last(ordinal) <= down_to {
                 break;
             }
-            let entry = match index.entry(ordinal) {
-                // It was given up meanwhile.
-                Err(e) if e.code() == Code::Trimmed => break,
-                entry => entry?,
-            };
-            let Some(before) = index.state(Lsn::new(entry.range.first.get() - 1))? else { break };
+            let Some(entry) = still(index.entry(ordinal))? else { break };
+            let before = still(index.state(Lsn::new(entry.range.first.get() - 1)))?;
+            let Some(before) = before.flatten() else { break };
             if before.page_size != 0 && before.page_size != entry.state.page_size {
                 break;
             }

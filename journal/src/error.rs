@@ -128,6 +128,14 @@ pub(crate) fn trimmed(lsn: Lsn) -> Error {
     Error::new(Code::Trimmed, format!("LSN {lsn} isn't readable any more; read a newer one"))
 }
 
+/// What was found, or `None` where it was given up meanwhile, by whoever moves the horizon.
+pub(crate) fn still<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Err(e) if e.code() == Code::Trimmed => Ok(None),
+        found => found.map(Some),
+    }
+}
+
 /// Adds where it happened to an operating system's error.
 pub(crate) trait At<T> {
     /// `what` reads like "reading app.db-tide/store".

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::{Code, Result};
+use crate::error::{Result, still};
 use crate::format::Origin;
 use crate::lsn::{Lsn, LsnRange};
 use crate::session::Session;
@@ -100,7 +100,7 @@ impl Store {
         let sums: HashMap<Lsn, u64> =
             self.checksums_back(view, self.control.horizon())?.into_iter().collect();
         let mut rows = Vec::new();
-        if let Some(state) = index.state(horizon)?.filter(|state| state.lsn > Lsn::ZERO) {
+        if let Some(state) = still(index.state(horizon))?.flatten().filter(|state| state.lsn > Lsn::ZERO) {
             let origin = if horizon == index.origin.lsn {
                 index.origin_origin
             } else {
@@ -118,11 +118,7 @@ impl Store {
             });
         }
         for entry in index.between(horizon, view.state.lsn) {
-            let entry = match entry {
-                // It was given up meanwhile.
-                Err(e) if e.code() == Code::Trimmed => continue,
-                entry => entry?,
-            };
+            let Some(entry) = still(entry)? else { continue };
             rows.push(LogRow {
                 range: entry.range,
                 time: entry.state.time,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{At, Result};
+use crate::error::{At, Result, still};
 use crate::format::Shipped;
 use crate::index::Index;
 use crate::lsn::Lsn;
@@ -27,8 +27,8 @@ impl Store {
         let index = self.whole()?;
         let before = Lsn::new(header.range.first.get() - 1);
         let due = !header.full && header.range.last > self.head();
-        let known = due && header.lineage == self.lineage() && before >= self.control.horizon();
-        let state = if known { index.state(before)? } else { None };
+        let known = due && header.lineage == self.lineage();
+        let state = if known { self.retained_state(&index, before)? } else { None };
         let Some(state) = state else { return Ok(Vec::new()) };
         let past = Past::new(self, index, state, false);
         let mut pages = Vec::new();
@@ -38,6 +38,16 @@ impl Store {
             }
         }
         Ok(pages)
+    }
+}
+
+impl Store {
+    /// The state at `lsn`, where `index` knows it and history reaches back so far.
+    pub(crate) fn retained_state(&self, index: &Index, lsn: Lsn) -> Result<Option<State>> {
+        if lsn < self.control.horizon() {
+            return Ok(None);
+        }
+        Ok(still(index.state(lsn))?.flatten())
     }
 }
 

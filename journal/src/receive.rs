@@ -187,8 +187,7 @@ impl Store {
         };
         if last <= here.lsn {
             let index = self.index().0;
-            let known = if last < self.control.horizon() { None } else { index.state(last)? };
-            return match known {
+            return match self.retained_state(&index, last)? {
                 Some(state) if state.id != header.state.id => Err(diverged()),
                 _ => Ok(Verdict::Known),
             };
@@ -271,8 +270,7 @@ impl Applying {
         }
         let index = Arc::clone(&session.pinned()?.index);
         let before = Lsn::new(header.range.first.get() - 1);
-        let horizon = store.control.horizon();
-        let known = if header.full || before < horizon { None } else { index.state(before)? };
+        let known = if header.full { None } else { store.retained_state(&index, before)? };
         Ok(Applying {
             store: Arc::clone(store),
             header: *header,

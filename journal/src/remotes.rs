@@ -151,9 +151,6 @@ impl Store {
     /// `Damaged`, `Io` while history is read.
     pub fn identity(&self, lsn: Lsn) -> Result<Option<u64>> {
         let index = self.history()?;
-        if lsn < self.control.horizon() {
-            return Ok(None);
-        }
-        Ok(index.state(lsn)?.map(|state| state.id))
+        Ok(self.retained_state(&index, lsn)?.map(|state| state.id))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, still};
 use crate::format::{Packing, ShippedHeader};
 use crate::image::Image;
 use crate::lsn::{Lsn, LsnRange};
@@ -161,12 +161,13 @@ impl Store {
         let state = view.state;
         let checksum = self.checksum(&view, true)?;
         let index = &view.index;
-        let begin =
-            index.state(horizon.max(index.origin.lsn))?.filter(|s| s.lsn > Lsn::ZERO && s.lsn < state.lsn);
+        let begin = still(index.state(horizon.max(index.origin.lsn)))?.flatten();
+        let begin = begin.filter(|s| s.lsn > Lsn::ZERO && s.lsn < state.lsn);
         let mut identities: Vec<(Lsn, u64)> = begin.map(|s| (s.lsn, s.id)).into_iter().collect();
         for entry in index.between(horizon, Lsn::new(state.lsn.get().saturating_sub(1))) {
-            let State { lsn, id, .. } = entry?.state;
-            identities.push((lsn, id));
+            if let Some(entry) = still(entry)? {
+                identities.push((entry.state.lsn, entry.state.id));
+            }
         }
         let pages: Vec<u32> =
             (1..=state.size).filter(|&p| p != lock_page(state.page_size as usize)).collect();
