@@ -127,6 +127,11 @@ impl Site {
         self.open(tuning)
     }
 
+    /// Its folder.
+    pub fn folder(&self) -> Result<&Path> {
+        self.path.parent().context("a site without a folder")
+    }
+
     /// Another database of the same engine, in a folder beside this one.
     pub fn sibling(&self, name: &str) -> Result<Self> {
         let parent = self.path.parent().and_then(Path::parent).context("a site without folders")?;

@@ -449,8 +449,7 @@ impl Run {
 /// What a function takes for these arguments.
 fn takes(function: &Function, values: &[Owned]) -> impl Iterator<Item = Takes> {
     let count = values.len();
-    let options =
-        matches!(values.last(), Some(Owned::Text(text)) if text.trim_ascii_start().starts_with(b"{"));
+    let options = matches!(values.last(), Some(Owned::Text(text)) if begins_object(text));
     function.takes.iter().enumerate().map(move |(n, takes)| match takes {
         Takes::OptionsOrSchema if n + 1 < count || options => Takes::Options,
         Takes::OptionsOrSchema => Takes::Schema,
@@ -458,8 +457,12 @@ fn takes(function: &Function, values: &[Owned]) -> impl Iterator<Item = Takes> {
     })
 }
 
+fn begins_object(text: &[u8]) -> bool {
+    text.trim_ascii_start().starts_with(b"{")
+}
+
 fn looks_like_options(text: &[u8]) -> bool {
-    std::str::from_utf8(text).is_ok() && text.trim_ascii_start().starts_with(b"{")
+    std::str::from_utf8(text).is_ok() && begins_object(text)
 }
 
 fn is_name(text: &[u8]) -> bool {

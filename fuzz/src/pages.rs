@@ -202,6 +202,11 @@ pub fn save(disk: &Arc<SimDisk>) -> Files {
     files
 }
 
+/// True if the base among these files is at rest.
+pub fn is_at_rest(files: &Files) -> bool {
+    files.get(BASE).is_some_and(|base| base.get(19) == Some(&1))
+}
+
 /// A disk with these files.
 pub fn load(files: &Files) -> Arc<SimDisk> {
     let disk = SimDisk::new();

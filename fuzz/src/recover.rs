@@ -21,7 +21,7 @@ use tideline_journal::disk::{Disk, SimDisk};
 use tideline_journal::{Code, Durability, Lsn, Store};
 
 use crate::budget::within;
-use crate::pages::{BASE, Change, Content, Files, PAGE, SIDE, commit, content, load, open, total};
+use crate::pages::{Change, Content, Files, PAGE, SIDE, commit, content, is_at_rest, load, open, total};
 use crate::reader::{self, Journal};
 use crate::shapes::{Life, Shape, shapes};
 use crate::tail::{Piece, SUPER_JOURNAL, Tail};
@@ -169,10 +169,6 @@ impl Trial<'_> {
         format!("{lsn}, written, {steps} steps")
     }
 
-    fn is_at_rest(&self) -> bool {
-        self.files.get(BASE).is_some_and(|base| base.get(19) == Some(&1))
-    }
-
     /// True if everything about the store is as the library would have it.
     fn strict(&self) -> bool {
         // Nobody writes behind a prepared entry before it is decided; what is there would outlive its being erased.
@@ -189,7 +185,7 @@ impl Trial<'_> {
             }
             (Ok(journal), Ok(_)) => journal,
             // At rest, history is read by those who ask for it.
-            (Err(code), Ok(store)) if self.is_at_rest() => {
+            (Err(code), Ok(store)) if is_at_rest(self.files) => {
                 let asked = store.log().map(|rows| rows.len());
                 assert_eq!(asked.as_ref().err().map(tideline_journal::Error::code), Some(*code), "{asked:?}");
                 return None;

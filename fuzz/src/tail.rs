@@ -11,7 +11,7 @@ use crate::layout::{
     RECORD, ROW, ROW_FIELDS, ROWS, SEGMENT_FIELDS, SEGMENT_HEADER, SLOT, SLOT_USED, TABLE, chain,
     newest_slot, sequence,
 };
-use crate::pages::{BASE, Change, Content, Files, PAGE, SIDE, image};
+use crate::pages::{Change, Content, Files, PAGE, SIDE, image, is_at_rest};
 use crate::reader::{Journal, segment_path};
 use crate::value::{Value, edit, get, pick, put, seal};
 
@@ -171,7 +171,7 @@ impl Tail {
             lsn: journal.lsn,
             clean: true,
             durable: newest_slot(files).map_or(0, |slot| get(slot, DURABLE)),
-            at_rest: files.get(BASE).is_some_and(|base| base.get(19) == Some(&1)),
+            at_rest: is_at_rest(files),
         }
     }
 

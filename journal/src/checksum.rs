@@ -98,7 +98,7 @@ impl Store {
     /// Hash of a page at a pinned snapshot.
     pub(crate) fn hash_at(&self, view: &Snapshot, hashes: &Hashes, page: u32) -> Result<u64> {
         if let Some(found) = view.index.find(page, view.state.lsn) {
-            if view.index.last(found.entry) > view.floor {
+            if found.last > view.floor {
                 return hash_in_table(&view.index, page, &found);
             }
         }
@@ -141,8 +141,8 @@ impl Store {
                 break;
             }
             let Some(entry) = still(index.entry(ordinal))? else { break };
-            let before = still(index.state(Lsn::new(entry.range.first.get() - 1)))?;
-            let Some(before) = before.flatten() else { break };
+            let before = Lsn::new(entry.range.first.get() - 1);
+            let Some(before) = self.retained_state(index, before)? else { break };
             if before.page_size != 0 && before.page_size != entry.state.page_size {
                 break;
             }
@@ -173,7 +173,7 @@ impl Store {
         let mut difference = 0u64;
         let old = |page: u32| -> Result<Option<u64>> {
             if let Some(found) = index.find(page, before.lsn) {
-                if index.last(found.entry) > dropped {
+                if found.last > dropped {
                     return hash_in_table(index, page, &found).map(Some);
                 }
             }

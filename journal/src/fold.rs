@@ -245,7 +245,7 @@ impl Store {
             let mut moved = Vec::with_capacity(job.pages.len());
             for &page in job.pages.iter().filter(|&&page| page <= job.target.size) {
                 if let Some(found) = job.view.index.find(page, job.target.lsn) {
-                    if job.view.index.last(found.entry) > block.base.lsn {
+                    if found.last > block.base.lsn {
                         moved.push((page, hash_in_table(&job.view.index, page, &found)?));
                     }
                 }

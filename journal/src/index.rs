@@ -120,6 +120,8 @@ pub(crate) struct Place {
 pub(crate) struct Found {
     pub version: u32,
     pub entry: u32,
+    /// Last LSN of its entry.
+    pub last: Lsn,
     pub place: Place,
     /// True once its hash has been compared.
     pub verified: bool,
@@ -131,6 +133,20 @@ type Branch = Box<[OnceLock<Leaf>]>;
 /// Branches below one place of the top, and places there.
 const BRANCHES: usize = 64;
 const TOP: usize = (1usize << 32) / LEAF / LEAF / BRANCHES;
+
+/// The first of `0..count` for which this is true, or `count`; once it is, it stays so.
+fn first(count: u32, is: impl Fn(u32) -> bool) -> u32 {
+    let (mut low, mut high) = (0, count);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if is(middle) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    low
+}
 
 /// The index of one store.
 pub(crate) struct Index {
@@ -322,30 +338,12 @@ impl Index {
 
     /// Ordinal of the first entry that ends above `lsn`, or how many there are.
     pub fn first_above(&self, lsn: Lsn) -> u32 {
-        let (mut low, mut high) = (0, self.entry_count());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.last(middle) <= lsn {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        low
+        first(self.entry_count(), |ordinal| self.last(ordinal) > lsn)
     }
 
     /// Ordinal of the first version of the entry `ordinal`, or of those behind it.
     pub fn first_version(&self, ordinal: u32) -> u32 {
-        let (mut low, mut high) = (0, self.version_count());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.found(middle + 1).0.entry < ordinal {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        low
+        first(self.version_count(), |number| self.found(number + 1).0.entry >= ordinal)
     }
 
     /// Ordinal of the entry whose range holds `lsn`; `None` at or below the origin and above the head.
@@ -363,9 +361,27 @@ impl Index {
         (ordinal < count).then_some(ordinal)
     }
 
+    /// Where what is at `lsn` came from: the origin, or the entry that holds it.
+    pub fn origin_at(&self, lsn: Lsn) -> Origin {
+        self.entry_at(lsn).map_or(self.origin_origin, |ordinal| self.origin_of(ordinal))
+    }
+
+    /// Ordinal of the entry that ends at `lsn`.
+    fn ending_at(&self, lsn: Lsn) -> Option<u32> {
+        self.entry_at(lsn).filter(|&ordinal| self.last(ordinal) == lsn)
+    }
+
+    /// The state at `lsn`, if no entry need be read for it.
+    fn noted(&self, lsn: Lsn) -> Option<State> {
+        if lsn == self.base.lsn && lsn >= self.origin.lsn {
+            return Some(self.base);
+        }
+        (lsn == self.origin.lsn).then_some(self.origin)
+    }
+
     /// True if an entry ends at `lsn`, or the index begins there.
     pub fn is_end(&self, lsn: Lsn) -> bool {
-        lsn == self.origin.lsn || self.entry_at(lsn).is_some_and(|ordinal| self.last(ordinal) == lsn)
+        self.noted(lsn).is_some() || self.ending_at(lsn).is_some()
     }
 
     /// The state at `lsn`, which is the origin or the last LSN of an entry. Known at the horizon and above.
@@ -373,15 +389,10 @@ impl Index {
     /// # Errors
     /// As [`Index::entry`].
     pub fn state(&self, lsn: Lsn) -> Result<Option<State>> {
-        if lsn == self.base.lsn && lsn >= self.origin.lsn {
-            return Ok(Some(self.base));
+        if let Some(state) = self.noted(lsn) {
+            return Ok(Some(state));
         }
-        if lsn == self.origin.lsn {
-            return Ok(Some(self.origin));
-        }
-        let Some(ordinal) = self.entry_at(lsn).filter(|&ordinal| self.last(ordinal) == lsn) else {
-            return Ok(None);
-        };
+        let Some(ordinal) = self.ending_at(lsn) else { return Ok(None) };
         match self.entry(ordinal) {
             // The horizon is where a segment ends, which itself is dropped then.
             Err(e) => {
@@ -493,6 +504,7 @@ impl Index {
         let found = Found {
             version: number,
             entry: link as u32,
+            last: self.last(link as u32),
             place: Place {
                 segment: ((place & !VERIFIED) >> OFFSET_BITS) as u32,
                 offset: (place & ((1 << OFFSET_BITS) - 1)) << 3,
@@ -507,7 +519,7 @@ impl Index {
         let mut number = self.newest(page);
         while number != 0 {
             let (found, before) = self.found(number);
-            if self.last(found.entry) <= lsn {
+            if found.last <= lsn {
                 return Some(found);
             }
             number = before;

@@ -118,7 +118,7 @@ impl Store {
             page <= base.size
                 && page != lock_page(size)
                 && !already.contains(&page)
-                && index.find(page, base.lsn).is_none_or(|found| index.last(found.entry) <= block.horizon.lsn)
+                && index.find(page, base.lsn).is_none_or(|found| found.last <= block.horizon.lsn)
         };
         // The file bounds what is collected, whatever size the superblock says.
         let there = self.base.len().at(|| format!("reading {}", self.path.display()))? / size as u64;
@@ -190,7 +190,7 @@ impl Store {
         let replaced = |page: u32| {
             page > smallest
                 || older.contains(&page)
-                || index.find(page, base.lsn).is_some_and(|found| index.last(found.entry) > horizon)
+                || index.find(page, base.lsn).is_some_and(|found| found.last > horizon)
         };
         let mut pages: Vec<u32> =
             changed.into_iter().filter(|&page| page <= state.size && replaced(page)).collect();

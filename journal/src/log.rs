@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Result, still};
-use crate::format::Origin;
 use crate::lsn::{Lsn, LsnRange};
 use crate::session::Session;
 use crate::store::Store;
@@ -100,12 +99,7 @@ impl Store {
         let sums: HashMap<Lsn, u64> =
             self.checksums_back(view, self.control.horizon())?.into_iter().collect();
         let mut rows = Vec::new();
-        if let Some(state) = still(index.state(horizon))?.flatten().filter(|state| state.lsn > Lsn::ZERO) {
-            let origin = if horizon == index.origin.lsn {
-                index.origin_origin
-            } else {
-                index.entry_at(horizon).map_or(Origin::Local, |n| index.origin_of(n))
-            };
+        if let Some(state) = self.retained_state(index, horizon)?.filter(|state| state.lsn > Lsn::ZERO) {
             rows.push(LogRow {
                 range: LsnRange::one(state.lsn),
                 time: state.time,
@@ -114,7 +108,7 @@ impl Store {
                 size: state.size,
                 checksum: sums.get(&state.lsn).copied(),
                 kind: "full",
-                origin: origin.word(),
+                origin: index.origin_at(horizon).word(),
             });
         }
         for entry in index.between(horizon, view.state.lsn) {

@@ -208,8 +208,7 @@ impl Store {
             // One that died; the next fold writes its pages again.
             return Ok(Mended::Later);
         }
-        let kept = |n: u32| index.last(n) > block.horizon.lsn;
-        let Some(found) = index.find(page, base.lsn).filter(|found| kept(found.entry)) else {
+        let Some(found) = index.find(page, base.lsn).filter(|found| found.last > block.horizon.lsn) else {
             return Ok(Mended::Not);
         };
         let (size, hash) = (base.page_size as usize, hash_in_table(&index, page, &found)?);

@@ -81,7 +81,7 @@ impl Past {
             return Ok(false);
         }
         let version = index.find(page, state.lsn);
-        if version.is_some_and(|found| index.last(found.entry) > *floor) {
+        if version.is_some_and(|found| found.last > *floor) {
             self.view.read(store, page, 0, to)?;
             return Ok(true);
         }

@@ -162,7 +162,7 @@ impl Reading {
     pub fn find(&self, page: u32, lsn: u64) -> Option<Version> {
         let found = self.0.find(page, Lsn::new(lsn))?;
         Some(Version {
-            lsn: self.0.last(found.entry).get(),
+            lsn: found.last.get(),
             segment: self.0.segment(found.place.segment).header.number,
             offset: found.place.offset,
             verified: found.verified,

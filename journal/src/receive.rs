@@ -149,11 +149,7 @@ impl Store {
     /// True if the commit `lsn` was received.
     fn came_from_elsewhere(&self, lsn: Lsn) -> bool {
         let (index, _) = self.index();
-        let origin = match index.entry_at(lsn) {
-            Some(ordinal) => index.origin_of(ordinal),
-            None => index.origin_origin,
-        };
-        origin == Origin::Received
+        index.origin_at(lsn) == Origin::Received
     }
 
     fn judge(&self, shipped: &Shipped<'_>, here: &State, known: Option<(Lsn, u64)>) -> Result<Verdict> {

@@ -161,7 +161,7 @@ impl Store {
         let state = view.state;
         let checksum = self.checksum(&view, true)?;
         let index = &view.index;
-        let begin = still(index.state(horizon.max(index.origin.lsn)))?.flatten();
+        let begin = self.retained_state(index, horizon.max(index.origin.lsn))?;
         let begin = begin.filter(|s| s.lsn > Lsn::ZERO && s.lsn < state.lsn);
         let mut identities: Vec<(Lsn, u64)> = begin.map(|s| (s.lsn, s.id)).into_iter().collect();
         for entry in index.between(horizon, Lsn::new(state.lsn.get().saturating_sub(1))) {

@@ -35,7 +35,7 @@ enum Source {
 impl Snapshot {
     fn source(&self, page: u32) -> Source {
         match self.index.find(page, self.state.lsn) {
-            Some(found) if self.index.last(found.entry) > self.floor => {
+            Some(found) if found.last > self.floor => {
                 if found.place.offset == 0 {
                     Source::Zeros
                 } else {

@@ -302,7 +302,7 @@ impl Store {
         let mut learned = false;
         let len = self.base.len().at(|| format!("reading {}", self.path.display()))?;
         for page in (1..=state.size).filter(|&page| page != lock_page(size)) {
-            if view.index.find(page, state.lsn).is_some_and(|f| view.index.last(f.entry) > view.floor) {
+            if view.index.find(page, state.lsn).is_some_and(|found| found.last > view.floor) {
                 continue;
             }
             let finding = |message: String| Finding {

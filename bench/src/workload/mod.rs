@@ -127,7 +127,7 @@ impl Bed {
                 connection.close().map_err(|(_, error)| error).context("close")?;
                 std::fs::rename(template.with_extension("half"), &template)?;
             }
-            copy_folder(&template, site.path.parent().context("a site without a folder")?)?;
+            copy_folder(&template, site.folder()?)?;
             let connection = site.open(tuning)?;
             return Ok((site, connection));
         }

@@ -1,6 +1,5 @@
 //! Opening a database in a new process, up to the first row.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -163,13 +162,9 @@ struct OpenArm {
 impl OpenArm {
     fn left_by_dead(&self) -> Result<Site> {
         let site = self.site.sibling("dead")?;
-        super::copy_folder(folder_of(&self.site)?, folder_of(&site)?)?;
+        super::copy_folder(self.site.folder()?, site.folder()?)?;
         Ok(site)
     }
-}
-
-fn folder_of(site: &Site) -> Result<&Path> {
-    site.path.parent().context("a site without a folder")
 }
 
 impl Arm for OpenArm {

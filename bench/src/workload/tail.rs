@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use rusqlite::Connection;
 
 use super::{Arm, Bed, Metric, ON_DISK, Unit, Workload};
@@ -74,7 +74,7 @@ impl Arm for TailArm {
     fn round(&mut self) -> Result<Vec<f64>> {
         if let Some(last) = self.last.take() {
             last.close().map_err(|(_, error)| error)?;
-            std::fs::remove_dir_all(self.site.path.parent().context("a site without a folder")?)?;
+            std::fs::remove_dir_all(self.site.folder()?)?;
         }
         self.rounds += 1;
         // A database that the faster engine has made larger would be another workload.

@@ -25,14 +25,18 @@ impl Shrunk {
     pub fn begin(old: &Index, horizon: Lsn) -> Result<Option<Shrunk>> {
         let Some(origin) = old.state(horizon)? else { return Ok(None) };
         let entry = old.first_above(horizon);
-        let origin_origin = if entry == 0 { old.origin_origin } else { old.origin_of(entry - 1) };
         let version = old.first_version(entry);
         let segments_from = if entry < old.entry_count() {
             old.header_of(entry).0
         } else {
             entry.checked_sub(1).map_or(0, |last| old.header_of(last).0)
         };
-        Ok(Some(Shrunk { index: Index::new(origin, origin_origin, old.base), segments_from, entry, version }))
+        Ok(Some(Shrunk {
+            index: Index::new(origin, old.origin_at(horizon), old.base),
+            segments_from,
+            entry,
+            version,
+        }))
     }
 
     /// Copies what `old` has got since; `None` if it can't be, because a row names a segment that was
