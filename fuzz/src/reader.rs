@@ -300,21 +300,31 @@ impl<'a> Walk<'a> {
         (page_hash(page, &image) == get(row, ROW_HASH)).then_some(image)
     }
 
+    /// What is in the place of a header at the end, unless that is a whole entry, and hence of an earlier life.
+    fn damaged_at_end(&self) -> Option<&[u8]> {
+        let Place { number, offset, .. } = self.place;
+        let header = self.files.get(&segment_path(number))?.get(offset as usize..)?.get(..ENTRY_HEADER)?;
+        self.whole_at(offset).is_none().then_some(header)
+    }
+
+    /// The whole entry there, whatever it continues.
+    fn whole_at(&self, at: u64) -> Option<Entry> {
+        let number = self.place.number;
+        let header = self.files.get(&segment_path(number))?.get(at as usize..)?.get(..ENTRY_HEADER)?;
+        entry_at(self.files, Place { number, offset: at, chain: get(header, PREV) }, b"COM1")
+    }
+
     /// Newest LSN of which a whole entry behind the end says that it was on the disk: one in the same segment, of the
-    /// epoch of the last entry or of what is at the end.
+    /// epoch of the last entry or of a damaged one at the end.
     fn claimed_behind(&self) -> u64 {
         let Place { number, offset, .. } = self.place;
         let Some(segment) = self.files.get(&segment_path(number)) else { return 0 };
-        let header = |at: u64| segment.get(at as usize..)?.get(..ENTRY_HEADER);
         let last = self.entries.last().map(|(_, entry)| get(&entry.header, EPOCH));
-        let epochs: Vec<u64> =
-            header(offset).map(|header| get(header, EPOCH)).into_iter().chain(last).collect();
-        let whole = |at| {
-            let chain = get(header(at)?, PREV);
-            entry_at(self.files, Place { number, offset: at, chain }, b"COM1")
-        };
-        let behind = (offset.next_multiple_of(64)..segment.len() as u64).step_by(64).filter_map(whole);
+        let damaged = self.damaged_at_end().map(|header| get(header, EPOCH));
+        let epochs: Vec<u64> = damaged.into_iter().chain(last).collect();
+        let behind = (offset.next_multiple_of(64)..segment.len() as u64).step_by(64);
         behind
+            .filter_map(|at| self.whole_at(at))
             .filter(|entry| epochs.contains(&entry.get(EPOCH)))
             .map(|entry| entry.get(CLAIMED))
             .max()
@@ -370,6 +380,10 @@ pub fn recover(files: &Files, states: &BTreeMap<u64, Content>) -> Result<Journal
             own.then(|| get(header, SEGMENT_DURABLE))
         });
         least = claims.fold(least, u64::max).max(walk.claimed_behind());
+    }
+    let begins = walk.damaged_at_end().is_some_and(|header| header.starts_with(b"ENT1"));
+    if !marked && begins && walk.claimed_behind() > walk.lsn {
+        return Err(Code::Diverged);
     }
     if walk.lsn < least {
         return Err(Code::Damaged);

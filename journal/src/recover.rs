@@ -112,6 +112,13 @@ impl Opening<'_> {
         // What is said behind a damaged place counts as well.
         let durable = match marked {
             true => durable.max(self.claimed(&block)?).max(claimed_behind(&tail)?),
+            false if damaged_at_end(&tail)?.is_some_and(|header| EntryHeader::begins(&header)) => {
+                // Who knows of something on the disk has marked the base before.
+                if claimed_behind(&tail)? > head {
+                    return Err(diverged()); // R4
+                }
+                durable
+            }
             false => durable,
         };
         if head < durable {
@@ -353,21 +360,32 @@ impl Opening<'_> {
 }
 
 /// Newest LSN of which an entry behind the end that the journal has says that it was on the disk. It was written under
-/// the epoch of the last entry, or of the one whose place the end is, as far as that can still be read.
+/// the epoch of the last entry, or of the damaged one whose place the end is, as far as that can still be read.
 fn claimed_behind(tail: &Tail) -> Result<Lsn> {
-    let segment = tail.index.segment(tail.segment);
-    let mut encoded = [0; HEADER_LEN];
-    let mut epochs = Vec::new();
-    if segment.fill(tail.offset, &mut encoded)? {
-        epochs.push(EntryHeader::epoch_in(&encoded));
-    }
+    let mut epochs = Vec::from_iter(damaged_at_end(tail)?.map(|header| EntryHeader::epoch_in(&header)));
     if let Some(last) = tail.index.entry_count().checked_sub(1) {
         let (segment, offset) = tail.index.header_of(last);
+        let mut encoded = [0; HEADER_LEN];
         if tail.index.segment(segment).fill(offset, &mut encoded)? {
             epochs.push(EntryHeader::epoch_in(&encoded));
         }
     }
-    segment.claimed_behind(tail.offset, &epochs)
+    tail.index.segment(tail.segment).claimed_behind(tail.offset, &epochs)
+}
+
+/// What is in the place of a header at the journal's end, unless that is a whole entry: then it isn't one that was damaged,
+/// but one of an earlier life.
+fn damaged_at_end(tail: &Tail) -> Result<Option<[u8; HEADER_LEN]>> {
+    let segment = tail.index.segment(tail.segment);
+    let mut encoded = [0; HEADER_LEN];
+    if !segment.fill(tail.offset, &mut encoded)? {
+        return Ok(None);
+    }
+    let whole = match EntryHeader::decode(&encoded) {
+        Some(header) => segment.entry(tail.offset, header.prev)?.is_some(),
+        None => false,
+    };
+    Ok((!whole).then_some(encoded))
 }
 
 /// True if a base that isn't marked is what it was when the last process closed it. Whoever changes it moves a counter;

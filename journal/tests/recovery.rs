@@ -236,6 +236,38 @@ fn r04_a_plain_base_under_a_journal_that_is_ahead_is_refused() {
 }
 
 #[test]
+fn r04_a_journal_whose_beginning_is_damaged_may_still_say_that_it_is_ahead() {
+    let disk = SimDisk::new();
+    let process = disk.process();
+    let mut session = Session::new(open(&process).unwrap()).unwrap();
+    let mut model = Model::default();
+    for fill in 1..=6 {
+        let change = Change { fills: vec![(1, fill), (2, fill)], size: 2 };
+        commit(&mut session, &mut model, &change, Durability::Disk).unwrap();
+    }
+    process.kill();
+    drop(session);
+    let process = disk.process();
+    let first = load(&process, &segment(1)).windows(4).position(|bytes| bytes == b"ENT1").unwrap();
+    // As a mark leaves an empty base that was torn.
+    put(&process, PATH, &[0; 512]);
+    for at in [4, 32, 40, 48, 72, 120] {
+        change(&process, &segment(1), |bytes| bytes[first + at] ^= 1);
+        refused(&disk, Code::Diverged);
+        change(&process, &segment(1), |bytes| bytes[first + at] ^= 1);
+    }
+    // Where nothing is left that looks like an entry, it is taken for the end, and what is behind is of an earlier life.
+    change(&process, &segment(1), |bytes| bytes[first] ^= 1);
+    let process = disk.process();
+    let mut session = Session::new(open(&process).unwrap()).unwrap();
+    let mut model = Model::default();
+    let change = Change { fills: vec![(1, 7), (2, 7)], size: 2 };
+    commit(&mut session, &mut model, &change, Durability::Disk).unwrap();
+    process.kill();
+    sound(&disk, 1, &model);
+}
+
+#[test]
 fn r05_a_base_deleted_at_rest_takes_its_history_along() {
     let (disk, _) = at_rest(12);
     let process = disk.process();

@@ -32,6 +32,10 @@ pub(super) struct Author {
     named: u32,
 }
 
+/// What a connection does after an error. An R-tree has a BLOB open while its statement is rolled back, and where there is
+/// no WAL, stock SQLite keeps others from writing until the connection has read something else.
+const LOOK: &str = "SELECT count(*) FROM sqlite_schema";
+
 impl Author {
     /// One with this seed, and how its play begins.
     pub fn new(seed: u64) -> (Self, Setting) {
@@ -49,6 +53,12 @@ impl Author {
     pub fn learn(&mut self, (step, change): Written, answer: Option<&Answer>) {
         if let Some(answer) = answer {
             self.world.learn(&step, change, answer);
+            match &step {
+                Step::Sql { at, sql, .. } if self.kind != Kind::Wal && answer.code != 0 && sql != LOOK => {
+                    self.next.push_front(plain(*at, LOOK.to_owned()));
+                }
+                _ => {}
+            }
         }
         if matches!(step, Step::Rest(_)) {
             self.world.rest();
