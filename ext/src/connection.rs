@@ -33,13 +33,19 @@ impl Locate for Stores {
             }),
             None if schema.eq_ignore_ascii_case("main") => Err(Error::new(
                 Code::Argument,
-                "the database isn't open through vfs=tideline; open it as file:PATH?vfs=tideline",
+                "the database isn't open through vfs=tideline; open it as file:PATH?vfs=tideline, where its folder can \
+                 be written",
+            )),
+            None if schema.eq_ignore_ascii_case("temp") => Err(Error::new(
+                Code::Argument,
+                "schema temp is SQLite's own; name main, or a schema that is attached through vfs=tideline",
             )),
             None => Err(Error::new(
                 Code::Argument,
                 format!(
                     "schema {schema} isn't a database that is open through vfs=tideline; \
-                     ATTACH 'file:PATH?vfs=tideline' AS {schema}"
+                     ATTACH 'file:PATH?vfs=tideline' AS \"{}\"",
+                    schema.replace('"', "\"\"")
                 ),
             )),
         }

@@ -14,8 +14,8 @@ use crate::index::Index;
 use crate::lsn::{Lsn, LsnRange};
 use crate::store::Store;
 
-/// How long a compaction waits for the writer's place.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a compaction waits for the writer's place; whoever wants to wait for longer calls again.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 impl Store {
     /// Merges the entries of `range`, or all of them that every remote has got, into one; returns by how
@@ -59,7 +59,7 @@ impl Store {
             return Err(Error::new(
                 Code::Argument,
                 format!(
-                    "{}..={} isn't a range of whole entries above the horizon; tide_log lists their ends",
+                    "LSN {} to {} isn't a range of whole entries above the horizon; tide_log lists their ends",
                     range.first, range.last
                 ),
             ));

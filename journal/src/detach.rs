@@ -1,15 +1,18 @@
 //! Making a database plain SQLite again for good.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::control::Lock;
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Name, Origin};
+use crate::lsn::Lsn;
 use crate::store::{Store, sync_name};
 
 impl Store {
-    /// Folds everything, takes the mark off and removes the side folder. Connections that are open
-    /// go on reading what they read; nothing can be written through them.
+    /// Folds everything, takes the mark off and removes the side folder. The connection that is open goes on reading what
+    /// it read; nothing can be written through it, and nobody else opens the database as a store until it is closed, or
+    /// has [given way](Store::give_way).
     ///
     /// # Errors
     /// `Busy`, naming who still needs it: other processes or connections; `Denied` while it is a lazy clone.
@@ -29,6 +32,26 @@ impl Store {
         self.end(|| self.take_apart_alone(discards)).map(drop)
     }
 
+    /// Ends reading through a store that was detached, so that this process may open the database anew. False, with
+    /// nothing done, if it wasn't detached, or while its connection is in a transaction.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn give_way(&self) -> Result<bool> {
+        if !self.control.detached() || self.check_process().is_err() {
+            return Ok(false);
+        }
+        // Whoever reads pins its snapshot and then looks; here it is the other way round, so one of the two sees the other.
+        self.given_way.store(true, Ordering::SeqCst);
+        let newest = Lsn::new(u64::MAX);
+        if self.control.oldest_pin(newest)? < newest {
+            self.given_way.store(false, Ordering::SeqCst);
+            return Ok(false);
+        }
+        self.leave_base();
+        Ok(true)
+    }
+
     /// Does the last that is done with the store: closes it if `work` has detached it. Nobody opens it meanwhile. False,
     /// with nothing done, if it is closed.
     pub(crate) fn end(&self, work: impl FnOnce() -> Result<()>) -> Result<bool> {
@@ -40,10 +63,7 @@ impl Store {
         }
         self.control.file().lock(Lock::Open)?;
         let result = work();
-        if self.control.detached() {
-            *closed = true;
-            self.leave_base();
-        }
+        *closed = self.control.detached();
         self.control.file().unlock(Lock::Open);
         result.map(|()| true)
     }
@@ -78,20 +98,19 @@ impl Store {
                     "the database is a lazy clone; fetch the rest with tide_hydrate(), then detach again";
                 return Err(Error::new(Code::Denied, text));
             }
-            (false, false) => self.rest()?,
+            (false, false) => {
+                self.only_ours()?;
+                self.rest()?;
+            }
         }
         // Without the superblock the rest means nothing, so it goes first.
-        let mut names = self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))?;
+        let mut names = self.only_ours()?;
         names.sort_by_key(|name| Name::parse(name) != Some(Name::Superblock));
         for name in names {
             let path = self.side.join(&name);
-            if Name::parse(&name).is_none() {
-                return Err(Error::new(
-                    Code::Denied,
-                    format!("{} isn't ours; move it away, then detach again", path.display()),
-                ));
-            }
             self.disk.remove(&path).at(|| format!("removing {}", path.display()))?;
+            // A stale write must find nothing to publish to.
+            self.control.set_detached();
             self.disk.sync_dir(&self.side).at(|| format!("syncing {}", self.side.display()))?;
         }
         self.disk.remove_dir(&self.side).at(|| format!("removing {}", self.side.display()))?;
@@ -100,9 +119,26 @@ impl Store {
             self.disk.remove(&self.path).at(|| format!("removing {}", self.path.display()))?;
         }
         sync_name(&*self.disk, &self.side)?;
-        // A stale write must find nothing to publish to.
-        self.control.set_detached();
+        if discards {
+            self.leave_base();
+        }
         Ok(())
+    }
+
+    /// Names of the files in the side folder.
+    ///
+    /// # Errors
+    /// `Denied` if one isn't ours.
+    fn only_ours(&self) -> Result<Vec<String>> {
+        let names = self.disk.list(&self.side).at(|| format!("listing {}", self.side.display()))?;
+        match names.iter().find(|name| Name::parse(name).is_none()) {
+            None => Ok(names),
+            Some(name) => {
+                let path = self.side.join(name);
+                let text = format!("{} isn't ours; move it away, then detach again", path.display());
+                Err(Error::new(Code::Denied, text))
+            }
+        }
     }
 
     /// Refuses where there is what nobody else has, or may have been.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 use crate::lsn::Lsn;
 
@@ -110,12 +111,16 @@ impl From<io::Error> for Error {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::Denied,
             io::ErrorKind::NotFound => Code::Missing,
             io::ErrorKind::IsADirectory => Code::Format,
+            io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename | io::ErrorKind::NotSeekable => {
+                Code::Argument
+            }
             _ => Code::Io,
         };
         let remedy = match code {
             Code::Full => "make room on the disk and try again",
             Code::Denied => "give this user the right to write the database, its folder and its side folder",
             Code::Format => "give the path of a file",
+            Code::Argument => "give a path where a database can be",
             Code::Missing => "put the missing file back, or restore from a backup",
             _ => "look at the system's log, then reopen the database",
         };
@@ -149,6 +154,16 @@ impl<T> At<T> for io::Result<T> {
             Error::new(e.code, format!("{}: {}", what(), e.text))
         })
     }
+}
+
+/// The same of a file that is to be made.
+pub(crate) fn making(e: io::Error, path: &Path) -> Error {
+    if e.kind() == io::ErrorKind::NotFound {
+        let text = format!("the folder of {} isn't there; make it, or give another path", path.display());
+        return Error::new(Code::Missing, text);
+    }
+    let e = Error::from(e);
+    Error::new(e.code, format!("creating {}: {}", path.display(), e.text))
 }
 
 /// Result of the store's operations.

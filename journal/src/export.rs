@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::How;
-use crate::error::{At, Code, Error, Result};
+use crate::error::{At, Code, Error, Result, making};
 use crate::lsn::Lsn;
 use crate::session::Session;
 use crate::source::Ahead;
@@ -28,7 +28,7 @@ impl Store {
                     format!("{} exists; give a path where nothing is", path.display()),
                 ));
             }
-            Err(e) => return Err(e).at(|| format!("creating {}", path.display())),
+            Err(e) => return Err(making(e, path)),
         };
         let here = || format!("writing {}", path.display());
         let state = view.state;

@@ -107,6 +107,7 @@ impl Store {
         // Without its superblock it is to be refused, and not to be adopted.
         self.mark()?;
         self.control.set_detached();
+        self.leave_base();
         for name in [Name::Superblock, Name::NewSuperblock] {
             remove(&*self.disk, &self.file_path(name))?;
         }

@@ -97,10 +97,11 @@ impl Segment {
         Segment { header, file, path, assumed, under_way, inode: OnceLock::new(), gone }
     }
 
-    /// False once its file has become another segment.
+    /// False once its file has become a later segment. The header of an earlier one is there where the disk has
+    /// forgotten what was written.
     pub fn is_itself(&self) -> bool {
         let there = read_header(&*self.file, &self.path);
-        there.map_or(true, |header| header.continues_as(&self.header))
+        there.map_or(true, |header| header.number <= self.header.number)
     }
 
     /// Length of its file, in bytes.

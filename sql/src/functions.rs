@@ -164,7 +164,7 @@ fn prepare(call: &Call<'_>) -> Result<Value> {
 
 fn receive(call: &Call<'_>) -> Result<Value> {
     let blob = call.arguments.blob(0)?;
-    let store = call.commanded()?.store;
+    let store = call.changed()?.store;
     if blob.is_empty() {
         return Ok(integer(store.head().get()));
     }
@@ -178,7 +178,7 @@ fn compact(call: &Call<'_>) -> Result<Value> {
         (Some(_), None) => return Err(call.arguments.refuse(1, "both ends of a range, or none")),
         (None, Some(_)) => return Err(call.arguments.refuse(0, "both ends of a range, or none")),
     };
-    let store = call.commanded()?.store;
+    let store = call.changed()?.store;
     if let Some(range) = range {
         let head = store.head();
         if range.first == Lsn::ZERO || range.first > range.last || range.last > head {
@@ -193,7 +193,7 @@ fn compact(call: &Call<'_>) -> Result<Value> {
 }
 
 fn fold(call: &Call<'_>) -> Result<Value> {
-    let store = call.commanded()?.store;
+    let store = call.changed()?.store;
     call.patiently(&store, || store.fold()).map(|base| integer(base.get()))
 }
 
@@ -212,13 +212,13 @@ fn retain(call: &Call<'_>) -> Result<Value> {
     const WANTED: &str = "something like '7 days', '1 GB', '10000 lsns' or 'none'";
     let Some(what) = call.arguments.optional_text(0, WANTED)? else { return retained(call) };
     let retention: Retention = what.parse()?;
-    let store = call.commanded()?.store;
+    let store = call.changed()?.store;
     call.patiently(&store, || store.set_retention(retention))?;
     Ok(Value::Text(retention.to_string()))
 }
 
 fn detach(call: &Call<'_>) -> Result<Value> {
-    let store = call.commanded()?.store;
+    let store = call.changed()?.store;
     remotes::nothing_unsent(&store)?;
     store.detach()?;
     Ok(integer(store.head().get()))

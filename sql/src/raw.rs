@@ -35,6 +35,18 @@ impl Host<'_> {
         unsafe { ffi::sqlite3_get_autocommit(self.db) == 0 }
     }
 
+    /// True if the connection can't write this schema, or isn't to.
+    pub fn only_reads(self, schema: &str) -> bool {
+        let Ok(name) = CString::new(schema) else { return false };
+        // SAFETY: the connection is open, and isn't closed with the value.
+        let (read_only, connection) = unsafe {
+            (ffi::sqlite3_db_readonly(self.db, name.as_ptr()) == 1, Connection::from_handle(self.db))
+        };
+        let asked: rusqlite::Result<bool> =
+            connection.and_then(|connection| connection.query_row("PRAGMA query_only", (), |row| row.get(0)));
+        read_only || asked.unwrap_or(false)
+    }
+
     /// The longest value that the connection takes, in bytes.
     pub fn length_limit(self) -> usize {
         // SAFETY: the connection is open; a negative value only asks.

@@ -23,7 +23,7 @@ pub(crate) fn remote(call: &Call<'_>) -> Result<Value> {
     let name = call.arguments.optional_text(0, NAME)?.ok_or_else(|| call.arguments.refuse(0, NAME))?;
     let url = call.arguments.optional_text(1, URL)?;
     let options = call.arguments.object(2)?;
-    let store = call.commanded()?.store;
+    let store = call.changed()?.store;
     let remotes = Remotes::of(&store).until(&interrupted);
     call.patiently(&store, || match url {
         Some(url) => remotes.add(name, url, options.as_ref()),
@@ -93,7 +93,9 @@ fn perform(call: &Call<'_>, task: Task) -> Result<Value> {
     let name = call.arguments.optional_text(0, NAME)?.unwrap_or(ORIGIN);
     let every =
         call.arguments.options(1, &["every"])?.remove("every").map(|value| every(&value)).transpose()?;
-    let store = call.commanded()?.store;
+    // What was committed goes to a remote from wherever it is read.
+    let located = if matches!(task, Task::Push) { call.commanded()? } else { call.changed()? };
+    let store = located.store;
     let remotes = Remotes::of(&store).until(&interrupted);
     let work = || match (every, task) {
         (Some(every), task) => remotes.keep_on(name, task, every),
@@ -122,7 +124,7 @@ fn every(value: &serde_json::Value) -> Result<Option<Duration>> {
 
 /// `tide_hydrate()`
 pub(crate) fn hydrate(call: &Call<'_>) -> Result<Value> {
-    let store = call.commanded()?.store;
+    let store = call.changed()?.store;
     let fetched = call.patiently(&store, || store.hydrate(|_, _| !interrupted()))?;
     Ok(integer(fetched))
 }

@@ -241,6 +241,7 @@ pub fn time(text: &str) -> Option<Duration> {
         "s" | "sec" | "second" | "seconds" => 1000,
         "m" | "min" | "minute" | "minutes" => 60_000,
         "h" | "hour" | "hours" => 3_600_000,
+        "d" | "day" | "days" => 86_400_000,
         _ => return None,
     };
     let time = Duration::from_millis(number.checked_mul(each)?);
@@ -311,6 +312,7 @@ mod tests {
     fn times_have_units() {
         assert_eq!(time("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(time(" 5 min "), Some(Duration::from_secs(300)));
+        assert_eq!(time("1 day"), Some(Duration::from_secs(86_400)));
         for text in ["", "5", "0s", "-1s", "25h", "1 fortnight", "99999999999999999999s"] {
             assert_eq!(time(text), None, "{text}");
         }

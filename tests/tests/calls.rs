@@ -310,3 +310,33 @@ assert sorted(name for name in os.listdir(".") if name.endswith(".db")) == ["a.d
 "#;
     Host::each_python("refused", script);
 }
+
+#[test]
+fn why_a_database_is_busy_is_told_and_waiting_for_it_can_be_interrupted() {
+    let script = r#"
+from tide import *
+import threading
+db, other = connect("a.db"), connect("a.db", timeout=0)
+db.execute("CREATE TABLE t(v)")
+one(other, "SELECT count(*) FROM t")
+db.execute("BEGIN IMMEDIATE")
+fails(lambda: other.execute("INSERT INTO t VALUES (1)"), "locked")
+why = one(other, "SELECT tide_last_error()")
+assert why.startswith("tideline: BUSY: ") and "; " in why, why
+refused("BUSY", lambda: one(other, "SELECT tide_compact()"))
+patient = connect("a.db", timeout=3600)
+said = []
+def waits():
+    try:
+        said.append(one(patient, "SELECT tide_compact()"))
+    except sqlite3.Error as error:
+        said.append(str(error))
+waiting = threading.Thread(target=waits, daemon=True)
+waiting.start()
+while waiting.is_alive():
+    patient.interrupt()
+    waiting.join(0.05)
+assert "interrupted" in said[0], said
+"#;
+    Host::each_python("busy", script);
+}

@@ -336,6 +336,60 @@ fn after_tide_detach_the_connection_reads_and_does_not_write() {
 }
 
 #[test]
+fn after_tide_detach_nobody_changes_what_the_connection_still_reads() {
+    let lines = r#"
+from tide import *
+import subprocess
+reader = connect("a.db")
+reader.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
+reader.executemany("INSERT INTO t(v) VALUES (?)", [("old" * 300,)] * 300)
+one(reader, "SELECT tide_detach()")
+LOOK = "SELECT count(*), sum(v = 'new') FROM t"
+assert reader.execute("BEGIN").execute(LOOK).fetchone() == (300, 0)
+CHANGE = "from tide import *; connect('a.db').execute(\"UPDATE t SET v = 'new'\")"
+def elsewhere():
+    done = subprocess.run([sys.executable, "-c", CHANGE], capture_output=True, text=True)
+    if done.returncode:
+        raise sqlite3.OperationalError(done.stderr.strip().splitlines()[-1].partition(": ")[2])
+for change in (lambda: connect("a.db")), elsewhere:
+    text = refused("MISSING", change)
+    assert "tide_detach()" in text, text
+    assert reader.execute(LOOK).fetchone() == (300, 0)
+reader.execute("COMMIT")
+refused("MISSING", elsewhere)
+assert reader.execute(LOOK).fetchone() == (300, 0)
+# In its own process it gives way, as where a variable gets another connection.
+other = connect("a.db")
+for _ in range(2):
+    fails(lambda: reader.execute(LOOK), "unable to open database file")
+    why = one(other, "SELECT tide_last_error()")
+    assert why.startswith("tideline: MISSING: ") and "close this connection" in why, why
+    other.execute("UPDATE t SET v = 'new'")
+elsewhere()
+reader.close()
+elsewhere()
+assert connect("a.db").execute(LOOK).fetchone() == (300, 300)
+"#;
+    python(&Scratch::new(), lines, &[]).ok();
+}
+
+#[test]
+fn tide_detach_removes_nothing_where_something_is_not_ours() {
+    let scratch = plain_store();
+    let mut session = Shell::new(&scratch, "a.db").session();
+    session.sql("INSERT INTO t VALUES (2, 'two');");
+    let mine = scratch.side("a.db").join("notes.txt");
+    std::fs::write(&mine, "mine").expect("a file");
+    let answer = session.sql("SELECT tide_detach();");
+    refusal(&answer, "DENIED");
+    assert!(answer.contains("notes.txt"), "{answer}");
+    assert_eq!(session.sql("INSERT INTO t VALUES (3, 'three'); SELECT count(*) FROM tide_log;"), "3\n");
+    std::fs::remove_file(&mine).expect("moved away");
+    assert_eq!(session.sql("SELECT tide_detach();"), "3\n");
+    assert!(!scratch.side("a.db").exists());
+}
+
+#[test]
 fn tide_detach_is_refused_while_somebody_else_needs_it() {
     let scratch = plain_store();
     let db = Shell::new(&scratch, "a.db");

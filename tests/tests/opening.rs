@@ -48,6 +48,50 @@ fn mode_ro_reads_and_does_not_write() {
 }
 
 #[test]
+fn who_only_reads_changes_nothing_by_a_command() {
+    let script = r#"
+from tide import *
+db = connect("a.db")
+db.execute("CREATE TABLE t(v)")
+db.executemany("INSERT INTO t VALUES (?)", [(n,) for n in range(20)])
+more = connect("more.db")
+more.execute("CREATE TABLE t(v)")
+one(db, "SELECT tide_remote('origin', ?)", "file://" + os.path.abspath("place"))
+COMMANDS = (
+    "tide_receive(x'00', {})", "tide_compact(NULL, NULL, {})", "tide_fold({})", "tide_retain('none', {})", "tide_detach({})",
+    "tide_remote('other', 'file:///nowhere', NULL, {})", "tide_remote('origin', NULL, NULL, {})", "tide_pull('origin', NULL, {})",
+    "tide_hydrate({})",
+)
+def asked(reader, schema):
+    before = json.loads(one(db, "SELECT tide_status()"))
+    for command in COMMANDS:
+        text = refused("DENIED", lambda: one(reader, "SELECT " + command.format(f"'{schema}'")))
+        assert "only reads" in text and command[:command.index("(")] in text, text
+    assert json.loads(one(db, "SELECT tide_status()")) == before
+    # What only looks, or writes elsewhere, is none of it.
+    assert one(reader, f"SELECT tide_lsn('{schema}')") == one(db, "SELECT tide_lsn()")
+    assert "lsns" in one(reader, f"SELECT tide_retain(NULL, '{schema}')")
+    assert one(reader, f"SELECT tide_prepare(0, NULL, '{schema}')")
+    one(reader, f"SELECT tide_export('{uuid.uuid4()}.db', '{schema}')")
+for parameters in ({"mode": "ro"}, {"immutable": 1}):
+    asked(connect("a.db", **parameters), "main")
+    both = connect("more.db")
+    both.execute(f"ATTACH '{uri('a.db', **parameters)}' AS x")
+    asked(both, "x")
+    one(both, "SELECT tide_fold('main')")
+careful = connect("a.db")
+careful.execute("PRAGMA query_only = 1")
+asked(careful, "main")
+assert one(connect("a.db", mode="ro"), "SELECT tide_push()") == 21
+careful.execute("PRAGMA query_only = 0")
+assert one(careful, "SELECT tide_retain('none')") == "none"
+"#;
+    Host::each(|host, scratch| {
+        host.python(scratch, script, &[]).ok();
+    });
+}
+
+#[test]
 fn a_reader_that_may_not_write_follows_a_writer() {
     let scratch = Scratch::new();
     Shell::new(&scratch, "a.db").ok("CREATE TABLE t(v); INSERT INTO t VALUES (1);");

@@ -493,6 +493,19 @@ for rows in (1, 50):
         assert (lsn, total) == (before[0] + sum(done.values()), round(before[1] + sum(done.values()), 6)), (n, who, done)
     assert done["exclusive"] > 5 and done["other"] > 5, done
 exclusive.close()
+exclusive = sqlite3.connect("file:plain.db", uri=True, isolation_level=None, timeout=0)
+exclusive.execute(f"ATTACH '{uri('b.db')}' AS b")
+exclusive.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
+# What changes nothing leaves it with the writer's place, until it leaves the mode.
+exclusive.execute("DELETE FROM b.t WHERE id < 0")
+text = refused("DENIED", lambda: one(exclusive, "SELECT tide_fold('b')"))
+assert "set it to NORMAL" in text, text
+assert one(exclusive, "PRAGMA b.locking_mode = NORMAL") == "normal"
+rows = one(exclusive, "SELECT count(*) FROM b.t")
+assert one(exclusive, "SELECT tide_fold('b')") == one(other, "SELECT tide_lsn()")
+other.execute("INSERT INTO t(v) VALUES (0)")
+assert one(exclusive, "SELECT count(*) FROM b.t") == rows + 1
+exclusive.close()
 assert one(other, "PRAGMA integrity_check") == "ok"
 "#;
     Host::each_python("exclusive", script);

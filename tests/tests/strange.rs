@@ -75,6 +75,56 @@ fn what_is_no_database_gets_sqlites_own_code_and_a_reason() {
 }
 
 #[test]
+fn a_path_where_no_database_can_be_is_refused_and_nothing_is_left_there() {
+    let scratch = Scratch::new();
+    scratch.write("letter.db", "this is a letter, not a database. ".repeat(50));
+    let script = r#"
+from tide import *
+db = connect("a.db")
+db.execute("CREATE TABLE t(v)")
+there = sorted(os.listdir("."))
+fails(lambda: connect("letter.db").execute("SELECT * FROM t"), "FORMAT")
+fails(lambda: connect("a.db/b.db").execute("SELECT * FROM t"), "")
+fails(lambda: connect("n" * 300).execute("SELECT * FROM t"), "")
+fails(lambda: connect("nowhere/b.db").execute("SELECT * FROM t"), "")
+assert sorted(os.listdir(".")) == there
+for path, code, remedy in (
+    ("nowhere/b.db", "MISSING", "make it, or give another path"),
+    ("a.db/b.db", "ARGUMENT", "give a path"),
+    ("n" * 300, "ARGUMENT", "give a path"),
+    (".", "ARGUMENT", "give a path"),
+):
+    text = refused(code, lambda: one(db, "SELECT tide_export(?)", path))
+    assert remedy in text, text
+assert sorted(os.listdir(".")) == there
+"#;
+    python(&scratch, script, &[]).ok();
+}
+
+#[test]
+fn what_a_folder_that_cannot_be_written_keeps_from_a_connection_is_told() {
+    let scratch = Scratch::new();
+    let mode =
+        |mode| std::fs::set_permissions(scratch.folder(), std::os::unix::fs::PermissionsExt::from_mode(mode));
+    mode(0o777).expect("other permissions");
+    Shell::stock(&scratch, "a.db").ok("CREATE TABLE t(v); INSERT INTO t VALUES (7);");
+    mode(0o555).expect("other permissions");
+    let script = r#"
+from tide import *
+become_nobody()
+db = connect("a.db")
+assert one(db, "SELECT v FROM t") == 7
+why = one(db, "SELECT tide_last_error()")
+assert why.startswith("tideline: DENIED: "), why
+fails(lambda: db.execute("INSERT INTO t VALUES (8)"), "readonly")
+text = refused("ARGUMENT", lambda: one(db, "SELECT tide_lsn()"))
+assert "where its folder can be written" in text, text
+"#;
+    python(&scratch, script, &[]).ok();
+    mode(0o755).expect("other permissions");
+}
+
+#[test]
 fn a_database_that_may_only_be_read_is_read() {
     let scratch = Scratch::new();
     Shell::stock(&scratch, "a.db").ok("CREATE TABLE t(v); INSERT INTO t VALUES (7);");

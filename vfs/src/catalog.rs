@@ -40,9 +40,10 @@ pub(crate) fn open(path: &Path) -> Result<Arc<Store>> {
             store.wholly_in_place()?;
             return Ok(store);
         }
+        store.give_way()?;
     }
     stores.retain(|_, store| store.strong_count() > 0);
-    if tideline_journal::disk::is_network(path.parent().unwrap_or(path)).unwrap_or(false) {
+    if is_remote(path) {
         return Err(Error::new(
             Code::Denied,
             format!(
@@ -58,6 +59,11 @@ pub(crate) fn open(path: &Path) -> Result<Arc<Store>> {
     )?;
     stores.insert(path.as_os_str().to_owned(), Arc::downgrade(&store));
     Ok(store)
+}
+
+/// True if a database is on a network file system.
+pub(crate) fn is_remote(path: &Path) -> bool {
+    tideline_journal::disk::is_network(path.parent().unwrap_or(path)).unwrap_or(false)
 }
 
 /// What a file is that SQLite asks for as a journal or a WAL.

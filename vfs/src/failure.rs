@@ -15,14 +15,15 @@ pub fn last_error() -> String {
     LAST.with_borrow(String::clone)
 }
 
-/// Remembers `error` for `tide_last_error()`, tells `sqlite3_log`, and returns SQLite's code for it.
+/// Remembers `error` for `tide_last_error()`, tells `sqlite3_log` but for what passes, and returns SQLite's code for it.
 pub fn note(error: &Error) -> c_int {
     let code = sqlite_code(error.code());
+    let text = error.to_string();
+    // What passes, and whoever meets it tries again, would fill the log.
     if !matches!(error.code(), Code::Busy | Code::Stale | Code::Interrupted) {
-        let text = error.to_string();
         crate::shim::log(code, &text);
-        LAST.with_borrow_mut(|last| *last = text);
     }
+    LAST.with_borrow_mut(|last| *last = text);
     code
 }
 

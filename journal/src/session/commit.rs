@@ -335,8 +335,8 @@ impl Session {
             }
             return Ok(lsn);
         };
-        let header = &prepared.header;
-        let lsn = header.range.last;
+        let state = prepared.header.state;
+        let lsn = state.lsn;
         let written = self.append(&prepared);
         self.forget()?;
         if let Err(e) = written {
@@ -372,9 +372,10 @@ impl Session {
             }
         };
         self.unpublished = finished.is_err();
-        // The pin stays where it is until SQLite lets go of what it has read.
-        self.snapshot = Some(self.snapshot_at(lsn)?);
-        finished.map(|()| lsn)
+        // The pin stays where it is until SQLite lets go of what it has read. Nothing is read for it: where a sync has
+        // failed, the disk may have forgotten what was written, and the caller is told of the sync.
+        let seen = self.snapshot_at(lsn, Some(state)).map(|snapshot| self.snapshot = Some(snapshot));
+        finished.and(seen).map(|()| lsn)
     }
 
     /// Writes the commit record and moves the appended head.

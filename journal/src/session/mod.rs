@@ -11,6 +11,7 @@ mod commit;
 mod pages;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::control::{Cell, Word};
 use crate::error::{Code, Error, Result, trimmed};
@@ -147,7 +148,13 @@ impl Session {
         }
         let appended = std::mem::take(&mut self.want_appended) || writer;
         let lsn = self.cell.pin(|control| if appended { control.appended() } else { control.visible() });
-        match self.snapshot_at(lsn) {
+        if self.store.given_way.load(Ordering::SeqCst) {
+            self.cell.unpin();
+            let text =
+                "the database was opened anew since tide_detach() was called here; close this connection";
+            return Err(Error::new(Code::Missing, text));
+        }
+        match self.snapshot_at(lsn, None) {
             Ok(snapshot) => {
                 self.unpublished = appended && lsn > self.store.control.visible();
                 self.snapshot = Some(snapshot);
@@ -160,8 +167,8 @@ impl Session {
         }
     }
 
-    /// The snapshot at an LSN that is pinned.
-    fn snapshot_at(&mut self, lsn: Lsn) -> Result<Snapshot> {
+    /// The snapshot at an LSN that is pinned, whose state may be known.
+    fn snapshot_at(&mut self, lsn: Lsn, known: Option<State>) -> Result<Snapshot> {
         let mut idle = self.idle.take();
         if self.generation != self.store.index_generation() {
             (self.index, self.generation) = self.store.index();
@@ -173,8 +180,9 @@ impl Session {
             idle = None;
         }
         let floor = self.store.control.base();
-        let state = match &idle {
-            Some(idle) if idle.state.lsn == lsn => idle.state,
+        let state = match (known, &idle) {
+            (Some(state), _) => state,
+            (None, Some(idle)) if idle.state.lsn == lsn => idle.state,
             _ => self.index.state(lsn)?.ok_or_else(|| trimmed(lsn))?,
         };
         let index = idle.map_or_else(|| Arc::clone(&self.index), |idle| idle.index);

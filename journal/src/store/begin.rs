@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::control::{ControlFile, Lock};
 use crate::disk::{Disk, How, LockKind};
-use crate::error::{At, Code, Error, Result};
+use crate::error::{At, Code, Error, Result, making};
 use crate::format::{Mark, Name, Origin, PresentHeader, Superblock, Whole};
 use crate::hashes::Hashes;
 use crate::present::Present;
@@ -54,7 +54,7 @@ impl Store {
         }
         match disk.open(path, How::CreateNew) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Err(taken(path)),
-            created => created.map(drop).at(|| format!("creating {}", path.display()))?,
+            created => created.map(drop).map_err(|e| making(e, path))?,
         }
         let base = disk.open_kept(path, How::Write).at(|| format!("opening {}", path.display()))?;
         let opening = Opening { disk: &*disk, path, side: &side, base: &*base, options: &options };
@@ -138,6 +138,15 @@ impl Opening<'_> {
         drop(base.unlock(OPEN_BYTE, 1));
         control.unlock(Lock::Open);
         Ok(())
+    }
+
+    /// Removes a side folder that was made for what is no database after all. Under the open lock.
+    pub(super) fn leave_nothing(&self) {
+        let control = Name::Control.to_string();
+        if self.disk.list(self.side).is_ok_and(|names| names == [control.as_str()]) {
+            drop(self.disk.remove(&self.side.join(control)));
+            drop(self.disk.remove_dir(self.side));
+        }
     }
 
     /// Removes what was made, the superblock first.

@@ -29,7 +29,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::clock::{Clock, SystemClock};
 use crate::control::{Control, ControlFile, Lock};
 use crate::disk::{Disk, File, How, LockKind, fork_generation};
-use crate::error::{At, Code, Error, Result};
+use crate::error::{At, Code, Error, Result, making};
 use crate::fold::FoldJob;
 use crate::format::{Name, SIDE_SUFFIX, Superblock};
 use crate::index::Index;
@@ -128,6 +128,8 @@ pub struct Store {
     inodes: Inodes,
     born: u64,
     pub(crate) closed: Mutex<bool>,
+    /// Nothing is read any more through what was detached: see [`Store::give_way`].
+    pub(crate) given_way: AtomicBool,
 }
 
 /// Random 64 bits.
@@ -180,7 +182,8 @@ impl Store {
     pub fn open(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Arc<Store>> {
         let here = || format!("opening {}", path.display());
         let existed = disk.exists(path).at(here)?;
-        let base = disk.open_kept(path, How::Create).at(here)?;
+        let opened = disk.open_kept(path, How::Create);
+        let base = if existed { opened.at(here)? } else { opened.map_err(|e| making(e, path))? };
         if !base.lock(SHARED_FIRST, 1, LockKind::Read).at(|| format!("locking {}", path.display()))? {
             return Err(Error::new(
                 Code::Busy,
@@ -208,7 +211,8 @@ impl Store {
         options: Options,
     ) -> Result<Arc<Store>> {
         let opening = Opening { disk: &*disk, path, side: &side, base: &*base, options: &options };
-        if !opening.has_side()? {
+        let new = !opening.has_side()?;
+        if new {
             // Before anything is created: a marked base can't be read without what it belongs to.
             let header = base_header(&*base)?;
             if has_mark(&header) {
@@ -249,6 +253,9 @@ impl Store {
                 Ok((tail, block, control.claim()?))
             }
         })();
+        if new && built.is_err() {
+            opening.leave_nothing();
+        }
         let (tail, block, control) = built?;
         let lazy = opening.lazy(&block)?;
         let superblock = side.join(Name::Superblock.to_string());
@@ -287,6 +294,7 @@ impl Store {
             inodes,
             born: fork_generation(),
             closed: Mutex::new(false),
+            given_way: AtomicBool::new(false),
         };
         store.found = store.control.appended();
         store.catch_up(store.found)?;

@@ -156,13 +156,13 @@ impl Opening<'_> {
             if !open {
                 return Ok(false);
             }
-            // Whoever detaches removes it, and lets go of the base then.
+            // Whoever detaches removes it, and lets go of the base when its connection is closed.
             if waited >= LETTING_GO {
                 return Err(Error::new(
                     Code::Missing,
                     format!(
-                        "{} was moved or removed while {} is open in other processes, or under another name; put it \
-                         back, or close the database everywhere",
+                        "{} was moved or removed, or tide_detach() called, while {} is open elsewhere; close the \
+                         database everywhere, or put the folder back",
                         self.side.display(),
                         self.path.display()
                     ),

@@ -28,6 +28,12 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Its code, of an error's text as much as names the kind of error, and in what state of the transaction it was.
+    pub fn why(&self) -> String {
+        let text: Vec<&str> = self.message.splitn(3, ": ").take(2).collect();
+        format!("{} {} {}", self.code, text.join(": "), self.after.autocommit)
+    }
+
     /// Makes it one of an error.
     pub fn fail(&mut self, (code, message): Failure) {
         (self.code, self.message) = (code, message);

@@ -185,6 +185,7 @@ impl Author {
 
     /// A command of Tideline's, which changes nothing that stock SQLite could see.
     fn command(&mut self, at: usize, schema: String) -> Written {
+        let reads = self.world.links[at].as_ref().is_some_and(|link| link.reads);
         let call = self.dice.of(&[
             "fold(",
             "compact(NULL, NULL, ",
@@ -195,8 +196,16 @@ impl Author {
             "lsn(",
         ]);
         let (sql, stock) = (format!("SELECT tide_{call}'{schema}')"), Some("SELECT 1".to_owned()));
-        let sql = if self.kind == Kind::Guest && schema == "main" { "SELECT 1".to_owned() } else { sql };
-        self.step(Step::Sql { at, sql, stock, compare: Compare::Code, most: None })
+        let refused = reads && call != "lsn(" || self.kind == Kind::Guest && schema == "main";
+        let sql = if refused { "SELECT 1".to_owned() } else { sql };
+        let command = self.step(Step::Sql { at, sql, stock, compare: Compare::Code, most: None });
+        if self.kind != Kind::Guest {
+            return command;
+        }
+        // In EXCLUSIVE mode it keeps the writer's place until it has read in NORMAL mode.
+        self.next.push_back(plain(at, format!("SELECT count(*) FROM {schema}.sqlite_schema")));
+        self.next.push_back(command);
+        plain(at, format!("PRAGMA {schema}.locking_mode = NORMAL"))
     }
 
     fn begin(&mut self, at: usize) -> Written {

@@ -138,8 +138,8 @@ impl Play {
         if !same {
             let text = format!("stock SQLite answers\n{stock}\n  and Tideline\n{tide}");
             let lines = stock.rows.lines().zip(tide.rows.lines()).find(|(one, other)| one != other);
-            let codes = (stock.code.to_string(), tide.code.to_string());
-            let (one, other) = lines.unwrap_or((&codes.0, &codes.1));
+            let whys = (stock.why(), tide.why());
+            let (one, other) = lines.unwrap_or((&whys.0, &whys.1));
             return Err(Difference::between(text, one, other));
         }
         Ok(Some(stock.clone()))

@@ -39,6 +39,8 @@ pub(super) struct Link {
     pub transaction: Option<Transaction>,
     /// It holds a write lock.
     pub writing: bool,
+    /// It was opened for reading only.
+    pub reads: bool,
 }
 
 /// All of it.
@@ -87,9 +89,9 @@ impl World {
     pub fn learn(&mut self, step: &Step, change: Change, answer: &Answer) {
         let well = answer.code == 0;
         match step {
-            Step::Open { at, file, .. } if well => {
+            Step::Open { at, file, read_only } if well => {
                 let schemas = vec![("main".to_owned(), *file)];
-                self.links[*at] = Some(Link { schemas, ..Link::default() });
+                self.links[*at] = Some(Link { schemas, reads: *read_only, ..Link::default() });
             }
             Step::Close { at } => {
                 self.links[*at] = None;

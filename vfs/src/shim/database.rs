@@ -45,7 +45,9 @@ pub(super) unsafe fn open_database(
         // BUSY is nothing to explain: whoever opens tries again.
         Err(e) if e.code() == Code::Busy => return note(&e),
         // Where nothing may be written, a database at rest is what it is: a plain SQLite file.
-        Err(e) if e.code() == Code::Denied && is_plain(path) => {
+        Err(e) if e.code() == Code::Denied && is_plain(path) && !catalog::is_remote(path) => {
+            // Whoever wants to write, or calls a function, asks why it can't be.
+            note(&e);
             let flags =
                 flags & !(ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE) | ffi::SQLITE_OPEN_READONLY;
             // SAFETY: the arguments are SQLite's.
@@ -377,7 +379,11 @@ unsafe fn pragma(open: &mut Open, arg: *mut *mut c_char) -> c_int {
             "journal_mode" => return_text(arg, c"wal"),
             // A connection that never unlocks would never see another's commits, nor give up a
             // stale snapshot.
-            "locking_mode" if !value.is_null() => return_text(arg, c"normal"),
+            "locking_mode" if !value.is_null() => {
+                // An attached database may be in that mode without our having been asked.
+                let leaves = CStr::from_ptr(value).to_bytes().eq_ignore_ascii_case(b"normal");
+                if leaves { ffi::SQLITE_NOTFOUND } else { return_text(arg, c"normal") }
+            }
             "wal_checkpoint" => {
                 if !open.in_transaction() {
                     if let Err(e) = open.store().fold() {

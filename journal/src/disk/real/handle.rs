@@ -74,6 +74,11 @@ impl Handle {
         Ok((metadata.dev(), metadata.ino()))
     }
 
+    /// True if it has no name any more.
+    pub(super) fn is_removed(&self) -> bool {
+        self.data().and_then(File::metadata).is_ok_and(|metadata| metadata.nlink() == 0)
+    }
+
     /// How many descriptors of the process this is.
     pub(super) fn descriptors(&self) -> usize {
         1 + usize::from(self.lock.get().is_some())

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   open_kept ──► in use ──drop──► parked ──open_kept──► in use
-//!                                    └── more than 64, and no other descriptor: closed
+//!                                    └── removed, or more than 64; and no other descriptor: closed
 //! ```
 
 use std::collections::HashMap;
@@ -76,6 +76,7 @@ pub(super) fn open(path: &Path, how: How) -> io::Result<Arc<Handle>> {
     }
     let handle = Arc::new(Handle::open(path, how, true)?);
     let key = handle.key()?;
+    registry.trim();
     registry.kept.push(Kept { key, handle: handle.clone(), parked: None });
     Ok(handle)
 }
@@ -93,22 +94,29 @@ pub(super) fn park(handle: &Arc<Handle>) {
 }
 
 impl Registry {
-    /// Closes what is parked beyond [`PARKED_MAX`], the oldest first, as far as it is safe.
+    /// Closes, as far as it is safe, what is parked of files that were removed, whose space is free then, and the oldest
+    /// beyond [`PARKED_MAX`].
     fn trim(&mut self) {
         // What came down from before a fork holds no descriptor.
         self.kept.retain(|kept| kept.handle.is_ours());
-        let mut idle: Vec<(u64, Key)> =
-            self.kept.iter().filter_map(|kept| Some((kept.parked?, kept.key))).collect();
-        if idle.len() <= PARKED_MAX {
+        let mut idle: Vec<(bool, u64, Key)> = self
+            .kept
+            .iter()
+            .filter_map(|kept| {
+                let parked = kept.parked?;
+                Some((!kept.handle.is_removed(), parked, kept.key))
+            })
+            .collect();
+        let mut excess = idle.len().saturating_sub(PARKED_MAX);
+        idle.sort_unstable();
+        if excess == 0 && idle.first().is_none_or(|(there, ..)| *there) {
             return;
         }
-        idle.sort_unstable();
         let Ok(open) = descriptors_by_file() else {
             return;
         };
-        let mut excess = idle.len() - PARKED_MAX;
-        for (_, key) in idle {
-            if excess == 0 {
+        for (there, _, key) in idle {
+            if there && excess == 0 {
                 return;
             }
             let parked = self.kept.iter().filter(|kept| kept.key == key && kept.parked.is_some());

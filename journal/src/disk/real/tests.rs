@@ -262,6 +262,34 @@ fn a_kept_file_never_drops_the_hosts_posix_locks() {
 }
 
 #[test]
+fn what_is_parked_of_a_removed_file_is_closed_unless_the_host_has_it_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = RealDisk::default();
+    let [gone, host, other] = ["gone", "host", "other"].map(|name| dir.path().join(name));
+    let own = fs::File::create(&host).unwrap();
+    for path in [&gone, &host] {
+        let file = disk.open_kept(path, How::Create).unwrap();
+        assert!(file.lock(0, 1, LockKind::Write).unwrap());
+    }
+    let descriptors = |path: &Path| {
+        let removed = format!("{} (deleted)", path.display());
+        let open =
+            fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        open.filter(|link| link.as_os_str() == removed.as_str()).count()
+    };
+    fs::remove_file(&gone).unwrap();
+    fs::remove_file(&host).unwrap();
+    let with_locks = descriptors(&gone);
+    assert!(with_locks > 0 && descriptors(&host) == with_locks + 1);
+    drop(disk.open_kept(&other, How::Create).unwrap());
+    assert_eq!(descriptors(&gone), 0);
+    assert_eq!(descriptors(&host), with_locks + 1);
+    drop(own);
+    drop(disk.open_kept(&other, How::Create).unwrap());
+    assert_eq!(descriptors(&host), 0);
+}
+
+#[test]
 fn what_is_parked_is_closed_in_the_end_unless_the_host_has_it_open() {
     let dir = dir();
     let disk = RealDisk::new();
