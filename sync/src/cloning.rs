@@ -96,7 +96,7 @@ impl Cloning<'_> {
         disk: Arc<dyn Disk>,
         path: &Path,
     ) -> Result<(Arc<Store>, Lsn)> {
-        desk.tell(ORIGIN, secrets);
+        desk.tell(ORIGIN, self.url, &settings, secrets);
         nothing_at(&*disk, path)?;
         let objects = desk.objects(ORIGIN, address, &settings, false, self.stop)?;
         let Some(head) = chain::head(&objects)? else {
