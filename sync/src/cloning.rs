@@ -74,6 +74,7 @@ impl Cloning<'_> {
             let lsn = store.head();
             return store.close().map(|()| lsn);
         }
+        Store::check_replaceable(&*disk, path)?;
         Store::clear_incoming(&disk, path, self.options.clone())?;
         let (clone, lsn) = self.begin(desk, &address, given, true, Arc::clone(&disk), &incoming(path))?;
         clone.close()?;
