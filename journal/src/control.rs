@@ -28,7 +28,6 @@ use std::time::Duration;
 use crate::disk::{Disk, File, How, LockKind, Words, fork_generation};
 use crate::error::{At, Code, Error, Result};
 use crate::lsn::Lsn;
-use crate::remotes::LANES;
 
 pub(crate) use cells::Cell;
 
@@ -67,6 +66,9 @@ const LOCK_OPEN: u64 = LOCK_SLOTS + 1024;
 const LOCK_FOLD: u64 = LOCK_OPEN + 1;
 const LOCK_SUPERBLOCK: u64 = LOCK_OPEN + 2;
 const LOCK_REMOTES: u64 = LOCK_OPEN + 3;
+/// A byte for each hash of a remote's name, far behind all others; a file's offsets go on to 2^63.
+const LOCK_LANES: u64 = 1 << 32;
+const LANES: u64 = 1 << 32;
 
 /// Who holds a word: slot + 1 in the low 15 bits, then [`Holder::TURN`], generation above. 0 is nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,8 +127,8 @@ pub(crate) enum Lock {
     Superblock,
     /// Changing what is kept about remotes.
     Remotes,
-    /// Talking to a remote.
-    Remote(u8),
+    /// Talking to the remote whose name has this hash.
+    Remote(u32),
 }
 
 impl Lock {
@@ -136,7 +138,7 @@ impl Lock {
             Lock::Fold => LOCK_FOLD,
             Lock::Superblock => LOCK_SUPERBLOCK,
             Lock::Remotes => LOCK_REMOTES,
-            Lock::Remote(lane) => LOCK_REMOTES + 1 + u64::from(lane),
+            Lock::Remote(lane) => LOCK_LANES + u64::from(lane),
         }
     }
 }
@@ -189,7 +191,7 @@ impl ControlFile {
 
     /// Gives up every lock, the slot's too.
     pub fn leave(&self) {
-        drop(self.file.unlock(LOCK_SLOTS, LOCK_REMOTES + 1 + u64::from(LANES) - LOCK_SLOTS));
+        drop(self.file.unlock(LOCK_SLOTS, LOCK_LANES + LANES - LOCK_SLOTS));
     }
 
     /// What identifies it: device and inode.

@@ -18,13 +18,10 @@ use crate::format::{Mark, Name, Retention, SegmentKind, Superblock};
 use crate::hashes::Hashes;
 use crate::index::{Index, Shrunk};
 use crate::lsn::Lsn;
+use crate::retention::retained_from;
 use crate::snapshot::{Snapshot, hash_in_table};
 use crate::state::{State, lock_page};
 use crate::store::{MARK_BYTE, Store, base_header};
-
-/// History kept when nobody said otherwise.
-const DEFAULT_BYTES: u64 = 64 << 20;
-const DEFAULT_LSNS: u64 = 10_000;
 
 /// Bytes of neighbouring pages that a fold writes at a time.
 const RUN: usize = 256 << 10;
@@ -493,80 +490,6 @@ impl Store {
         self.first_segment.store(block.first_segment, Ordering::Relaxed);
         let recovered = self.opening().begin(block)?;
         *self.tail.lock() = recovered.tail;
-        Ok(())
-    }
-}
-
-/// The horizon that retention asks for, up to `limit`, which isn't above `head`, if it is above the present one: always
-/// the last LSN of a sealed segment.
-fn retained_from(index: &Index, block: &Superblock, head: Lsn, limit: Lsn, now: u64) -> Result<Option<Lsn>> {
-    let segments = index.retained_journal(block.horizon.lsn);
-    let lens: Vec<u64> = segments.iter().map(|segment| segment.len()).collect::<Result<_>>()?;
-    let mut behind: u64 = lens.iter().sum();
-    let mut horizon = None;
-    let mut dropped = 0;
-    for (pair, len) in segments.windows(2).zip(&lens) {
-        behind -= len;
-        let last = Lsn::new(pair[1].header.first.get() - 1);
-        // Others go on meanwhile: a segment may have begun behind the head that was looked at.
-        if last > limit {
-            break;
-        }
-        let lsns = head.get() - last.get();
-        let droppable = match block.retention {
-            Retention::Default => behind >= DEFAULT_BYTES || lsns >= DEFAULT_LSNS,
-            Retention::None => true,
-            Retention::Bytes(bytes) => behind >= bytes,
-            Retention::Lsns(count) => lsns >= count,
-            Retention::Seconds(seconds) => {
-                index.state(last)?.is_some_and(|state| now.saturating_sub(state.time) / 1000 >= seconds)
-            }
-        };
-        if !droppable {
-            break;
-        }
-        if last > block.horizon.lsn {
-            dropped += len;
-            horizon = Some(last);
-        }
-    }
-    // Few folds of much cost less than many of little: each has its fsyncs.
-    let lsns = horizon.map_or(0, |horizon| horizon.get() - block.horizon.lsn.get());
-    let enough = match block.retention {
-        Retention::Default => dropped >= DEFAULT_BYTES || lsns >= DEFAULT_LSNS,
-        Retention::Bytes(bytes) => dropped >= bytes.min(DEFAULT_BYTES) / 2,
-        Retention::Lsns(count) => lsns >= count.min(DEFAULT_LSNS) / 2,
-        Retention::None | Retention::Seconds(_) => true,
-    };
-    Ok(horizon.filter(|_| enough))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::disk::{Disk, SimDisk};
-    use crate::sample::{commit, write};
-    use crate::session::Session;
-    use crate::store::Options;
-
-    #[test]
-    fn segments_that_others_have_begun_meanwhile_are_not_asked_for() -> Result<()> {
-        let disk: Arc<dyn Disk> = SimDisk::new().process();
-        let options = Options { background: false, segment_bytes: 8 << 10, ..Options::default() };
-        let store = Store::open(disk, Path::new("/app.db"), options)?;
-        let mut session = Session::new(Arc::clone(&store))?;
-        for fill in 1..=20 {
-            write(&mut session, fill)?;
-            commit(&mut session)?;
-        }
-        let (index, mut block) = (store.whole()?, store.read_superblock()?);
-        assert!(index.segments().count() > 2);
-        for retention in [Retention::Default, Retention::Lsns(1), Retention::None] {
-            block.retention = retention;
-            assert_eq!(retained_from(&index, &block, Lsn::new(1), Lsn::new(1), 0)?, None);
-        }
         Ok(())
     }
 }

@@ -31,19 +31,17 @@ impl AddAssign for Traffic {
     }
 }
 
-/// Remotes of one store that are talked to at once; those of more wait for each other.
-pub(crate) const LANES: u8 = 16;
-
 /// Held by the one, of all processes, who talks to a remote of a store.
 pub struct RemoteTurn<'a> {
     store: &'a Store,
-    lane: u8,
+    lane: u32,
 }
 
 impl Drop for RemoteTurn<'_> {
     fn drop(&mut self) {
+        let mut lanes = self.store.lanes.lock();
         self.store.control.file().unlock(Lock::Remote(self.lane));
-        *self.store.lanes.lock() &= !(1 << self.lane);
+        lanes.remove(&self.lane);
     }
 }
 
@@ -59,12 +57,13 @@ impl Store {
                 "another connection is talking to a remote of this database; try again when it is done",
             )
         };
-        let lane = (crc32fast::hash(name.as_bytes()) % u32::from(LANES)) as u8;
+        // All of it: of two remotes, none is to wait for the other.
+        let lane = crc32fast::hash(name.as_bytes());
         let mut lanes = self.lanes.lock();
-        if *lanes & (1 << lane) != 0 || !self.control.file().try_lock(Lock::Remote(lane))? {
+        if lanes.contains(&lane) || !self.control.file().try_lock(Lock::Remote(lane))? {
             return Err(busy());
         }
-        *lanes |= 1 << lane;
+        lanes.insert(lane);
         Ok(RemoteTurn { store: self, lane })
     }
 
@@ -133,13 +132,19 @@ impl Store {
         self.whole()
     }
 
-    /// True if a commit above `lsn` is known that wasn't received, but made here. Below the horizon none is known.
+    /// True if a commit above `lsn` may be nobody else's: it wasn't received, but made here. Of what was above and is below
+    /// the horizon by now, the last commit tells: if that was received, its sender had all before it.
     ///
     /// # Errors
     /// `Damaged`, `Io` while history is read.
     pub fn has_own_since(&self, lsn: Lsn) -> Result<bool> {
         let index = self.history()?;
-        let known = lsn.max(self.control.horizon());
+        // What is below another process's horizon may be gone.
+        let horizon = self.control.horizon();
+        if lsn < horizon && index.origin_at(horizon) != Origin::Received {
+            return Ok(true);
+        }
+        let known = lsn.max(horizon);
         let mut above = index.first_above(known)..index.entry_count();
         Ok(above.any(|ordinal| index.origin_of(ordinal) != Origin::Received))
     }
@@ -152,5 +157,89 @@ impl Store {
     pub fn identity(&self, lsn: Lsn) -> Result<Option<u64>> {
         let index = self.history()?;
         Ok(self.retained_state(&index, lsn)?.map(|state| state.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::disk::{Disk, RealDisk, SimDisk, SimProcess};
+    use crate::error::At;
+    use crate::format::Retention;
+    use crate::sample::{commit, write};
+    use crate::session::Session;
+    use crate::store::Options;
+
+    /// Turns of many remotes, held by two who have the same store open.
+    fn turns(one: Arc<dyn Disk>, other: Arc<dyn Disk>, path: &Path) -> Result<()> {
+        let open = |disk| Store::open(disk, path, Options { background: false, ..Options::default() });
+        let stores = [open(one)?, open(other)?];
+        let names: Vec<String> = (0..40).map(|n| format!("remote-{n}")).collect();
+        let mut held = Vec::new();
+        for (n, name) in names.iter().enumerate() {
+            held.push(stores[n % 2].remote_turn(name)?);
+            for store in &stores {
+                assert_eq!(store.remote_turn(name).err().map(|e| e.code()), Some(Code::Busy), "{name}");
+            }
+        }
+        // Nothing else waits for them.
+        stores[0].change_remotes(|_| Ok((Vec::new(), Vec::new(), ())))?;
+        held.remove(0);
+        drop(stores[1].remote_turn(&names[0])?);
+        drop(held);
+        for store in stores {
+            store.close()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn of_many_remotes_none_waits_for_another() -> Result<()> {
+        let disk = SimDisk::new();
+        turns(disk.process(), disk.process(), Path::new("/app.db"))
+    }
+
+    #[test]
+    fn what_was_committed_here_is_own_also_where_history_is_gone() -> Result<()> {
+        let (disk, other) = (SimDisk::new().process(), SimDisk::new().process());
+        let open = |disk: &Arc<SimProcess>| {
+            let disk = Arc::clone(disk) as Arc<dyn Disk>;
+            Store::open(disk, Path::new("/app.db"), Options { background: false, ..Options::default() })
+        };
+        let mut store = open(&disk)?;
+        let mut session = Session::new(Arc::clone(&store))?;
+        for fill in 1..=5 {
+            write(&mut session, fill)?;
+            commit(&mut session)?;
+        }
+        drop(session);
+        let mut replica = open(&other)?;
+        for piece in store.batches(Lsn::ZERO, None)? {
+            replica.receive(&piece?)?;
+        }
+        let is_own = |store: &Store, lsn| store.has_own_since(Lsn::new(lsn));
+        assert!(is_own(&store, 2)? && !is_own(&store, 5)? && !is_own(&replica, 0)?);
+        for (store, disk) in [(&mut store, &disk), (&mut replica, &other)] {
+            store.set_retention(Retention::None)?;
+            store.close()?;
+            *store = open(disk)?;
+            assert_eq!(store.status()?.horizon, Lsn::new(5));
+        }
+        assert!(is_own(&store, 2)? && is_own(&store, 4)? && !is_own(&store, 5)?);
+        assert!(!is_own(&replica, 0)? && !is_own(&replica, 2)?, "a plain replica has none");
+        let mut session = Session::new(Arc::clone(&replica))?;
+        write(&mut session, 6)?;
+        commit(&mut session)?;
+        assert!(is_own(&replica, 2)? && is_own(&replica, 5)?);
+        Ok(())
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it needs a file system")]
+    fn nor_on_a_real_disk() -> Result<()> {
+        let folder = tempfile::tempdir().at(|| "making a folder".into())?;
+        turns(Arc::new(RealDisk::new()), Arc::new(RealDisk::new()), &folder.path().join("app.db"))
     }
 }

@@ -45,7 +45,24 @@ pub(crate) fn is_under_way(disk: &dyn Disk, path: &Path) -> Result<bool> {
     Ok(superblock(&incoming(path))? && !superblock(path)? && is_marked(disk, path)?)
 }
 
+fn another(path: &Path) -> Error {
+    let text = format!(
+        "{} is another database than the one that was to replace it; delete it, and clone that one, if it isn't needed",
+        path.display()
+    );
+    Error::new(Code::Foreign, text)
+}
+
 impl Store {
+    /// Refuses to replace what isn't a store. Whoever opened that to find out would adopt it, and leave a folder beside it.
+    ///
+    /// # Errors
+    /// `Foreign`; `Io`.
+    pub fn check_replaceable(disk: &dyn Disk, path: &Path) -> Result<()> {
+        let superblock = side_folder(path).join(Name::Superblock.to_string());
+        if is_there(disk, &superblock)? { Ok(()) } else { Err(another(path)) }
+    }
+
     /// Puts the lazy clone at [`incoming`] in the place of this database, which is closed then: its commits, its history
     /// and what is kept about its remotes are gone. Nobody has either of them open.
     ///
@@ -89,13 +106,7 @@ impl Store {
         }
         match read_superblock_slots(&*self.disk, &from_side)? {
             Some((block, _)) if block.lazy && block.lineage == self.lineage() => {}
-            _ => {
-                let text = format!(
-                    "{} is another database than the one that was to replace it; delete it, and clone that one, if it isn't needed",
-                    self.path.display()
-                );
-                return Err(Error::new(Code::Foreign, text));
-            }
+            _ => return Err(another(&self.path)),
         }
         let own = |path: &Path| {
             self.disk.copy_owner(&self.path, path).at(|| format!("setting the owner of {}", path.display()))

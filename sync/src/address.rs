@@ -63,12 +63,16 @@ impl Address {
     /// `Argument` if it is no URL, or of a store that isn't known.
     pub fn parse(text: &str) -> Result<Address> {
         let wrong = |why: &str| {
-            let text = without_secrets(text);
+            let text = shown(&without_secrets(text));
             let remedy =
                 "give one like file:///backups/app, s3://bucket/app, gs://bucket/app or az://container/app";
             Error::new(Code::Argument, format!("{text:?} {why}; {remedy}"))
         };
         let url = Url::parse(text).map_err(|e| wrong(&format!("is no URL ({e})")))?;
+        // What parses it leaves them out.
+        if text.trim() != text || text.contains(char::is_control) {
+            return Err(wrong("has blanks around it, or a character in it that can't be seen"));
+        }
         if url.query().is_some() || url.fragment().is_some() {
             return Err(wrong("has something behind its path"));
         }
@@ -90,10 +94,17 @@ impl Address {
             ));
         }
         if kind == Kind::File {
+            // What parses it takes another one for a path from the root.
+            if text.split_once(':').is_none_or(|(_, path)| !path.starts_with('/')) {
+                return Err(wrong("names a path that doesn't begin at the root"));
+            }
             if !url.host_str().is_none_or(str::is_empty) {
                 return Err(wrong("names another machine"));
             }
             let path = url.to_file_path().map_err(|()| wrong("names no path of this machine"))?;
+            if path.to_str().is_none() {
+                return Err(wrong("names a path that isn't UTF-8"));
+            }
             if path.parent().is_none() {
                 return Err(wrong("names the root folder"));
             }
@@ -102,6 +113,12 @@ impl Address {
             }
         } else if url.host_str().is_none_or(str::is_empty) {
             return Err(wrong("names no bucket"));
+        } else if url.port().is_some() {
+            return Err(wrong(
+                "has a port, which no bucket has: say where the store is with json_object('endpoint', …)",
+            ));
+        } else if Path::from_url_path(url.path()).is_err() {
+            return Err(wrong("names no path that an object could have"));
         }
         Ok(Address { text: text.to_owned(), kind, url })
     }
@@ -121,23 +138,27 @@ impl Address {
         (self.kind == Kind::File).then(|| self.url.to_file_path().ok()).flatten()
     }
 
-    /// Makes what has to be there before anything can be put there: a folder.
+    /// Makes what has to be there before anything can be put there: a folder. Nobody else may look into it, as the
+    /// database may be as private; who shares it makes it himself.
     ///
     /// # Errors
-    /// `Denied`; `Argument` where no folder can be; `Io`.
+    /// `Denied`, `Full`; `Argument` where no folder can be; `Io`.
     pub(crate) fn prepare(&self) -> Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
         let Some(path) = self.folder() else { return Ok(()) };
-        std::fs::create_dir_all(&path).map_err(|e| {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|e| {
             use std::io::ErrorKind;
             let code = match e.kind() {
                 ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Code::Denied,
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Code::Full,
                 // A file is in its place, or above; or it can't be the name of any.
                 ErrorKind::AlreadyExists | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => {
                     Code::Argument
                 }
                 _ => Code::Io,
             };
-            Error::new(code, format!("{} can't be made: {e}; make it, or give another URL", path.display()))
+            let path = shown(&path.to_string_lossy());
+            Error::new(code, format!("{path} can't be made: {e}; make it, or give another URL"))
         })
     }
 
@@ -177,8 +198,13 @@ impl Address {
             let remedy = format!("mount or make {}, then try again", path.display());
             Error::new(Code::Offline, format!("{} can't be reached: {why}; {remedy}", self.text))
         };
-        if !path.is_dir() {
-            return Err(gone("there is no such folder".into()));
+        match std::fs::metadata(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                let text = format!("{} can't be reached: {e}; see to the rights of its folders", self.text);
+                return Err(Error::new(Code::Denied, text));
+            }
+            Ok(found) if found.is_dir() => {}
+            _ => return Err(gone("there is no such folder".into())),
         }
         let store = LocalFileSystem::new_with_prefix(&path).map_err(|e| gone(e.to_string()))?;
         // What it acknowledges is on the disk.
@@ -324,6 +350,24 @@ fn without_answers(text: &str) -> String {
     format!("{before}{}{behind}", parts.join(": "))
 }
 
+/// What the system said of a folder's disk that it won't do: `Denied` or `Full`, and what to do then. Trying again helps
+/// no more than where a store refuses.
+pub(crate) fn disk_refused(error: &object_store::Error) -> Option<(Code, &'static str)> {
+    use std::io::ErrorKind;
+    let object_store::Error::Generic { store: "LocalFileSystem", .. } = error else { return None };
+    let mut causes = std::iter::successors(std::error::Error::source(error), |&cause| cause.source());
+    causes.find_map(|cause| match cause.downcast_ref::<std::io::Error>()?.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Some((
+            Code::Denied,
+            "see to the rights of the folder, and how its disk is mounted, then try again",
+        )),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Some((Code::Full, "make room on the folder's disk, then try again"))
+        }
+        _ => None,
+    })
+}
+
 /// Whether the text of an error, as printed, says that there is no bucket: an object that isn't there is another matter.
 pub(crate) fn lacks_bucket(text: &str) -> bool {
     // S3 and Google's, Azure's.
@@ -372,6 +416,19 @@ fn without_queries(text: &str) -> String {
     out
 }
 
+/// What somebody gave for a name or a URL, for a message. If it is neither, it may be a key, or what has one in it.
+pub(crate) fn shown(text: &str) -> String {
+    const MOST: usize = 100;
+    if text.trim_start().starts_with(['{', '[']) {
+        return "{…}".to_owned();
+    }
+    match text.char_indices().nth(MOST) {
+        // Of a URL this is the least that says which one.
+        Some(_) => text.chars().take(MOST / 5).chain(['…']).collect(),
+        None => text.to_owned(),
+    }
+}
+
 /// A URL for a message: without what may be credentials.
 fn without_secrets(text: &str) -> String {
     let text = text.split_once('?').map_or(text, |(before, _)| before);
@@ -408,6 +465,18 @@ mod tests {
             "https://s3.example/a",
             "s3://b/a?b=1",
             "file:///backups/a%00b",
+            "file:///backups/a%ff",
+            "file:backups",
+            "file:",
+            "FILE:backups/a",
+            "file:\\backups",
+            " file:///backups",
+            "file:///back\nups",
+            "s3://bucket:9000/a",
+            "gs://bucket:80",
+            "az://container:443/a",
+            "s3://bucket/a%ff",
+            "s3://bucket/a//b",
         ];
         for text in wrong {
             let refused = Address::parse(text).unwrap_err();
@@ -425,6 +494,51 @@ mod tests {
             let refused = Address::parse(url.as_str()).unwrap().prepare().unwrap_err();
             assert_eq!(refused.code(), Code::Argument, "{name}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_folder_that_is_made_is_for_its_owner_alone_and_one_that_is_there_stays_as_it_is() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |name: &str| {
+            let path = folder.path().join(name);
+            Address::parse(Url::from_file_path(&path).unwrap().as_str()).unwrap().prepare().unwrap();
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777
+        };
+        assert_eq!((mode("made/below"), mode("made")), (0o700, 0o700));
+        let shared = folder.path().join("shared");
+        std::fs::create_dir(&shared).unwrap();
+        std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o775)).unwrap();
+        assert_eq!(mode("shared"), 0o775);
+    }
+
+    #[test]
+    fn what_a_disk_refuses_is_no_remote_that_is_away() {
+        use std::io::ErrorKind;
+        /// As object_store has it: the system's error is the cause of one of its own.
+        #[derive(Debug)]
+        struct Failed(std::io::Error);
+        impl std::fmt::Display for Failed {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("it failed")
+            }
+        }
+        impl std::error::Error for Failed {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let says = |kind: ErrorKind, store| {
+            let source = Box::new(Failed(kind.into()));
+            disk_refused(&object_store::Error::Generic { store, source }).map(|(code, _)| code)
+        };
+        let disk = "LocalFileSystem";
+        assert_eq!(says(ErrorKind::PermissionDenied, disk), Some(Code::Denied));
+        assert_eq!(says(ErrorKind::ReadOnlyFilesystem, disk), Some(Code::Denied));
+        assert_eq!(says(ErrorKind::StorageFull, disk), Some(Code::Full));
+        assert_eq!(says(ErrorKind::QuotaExceeded, disk), Some(Code::Full));
+        assert_eq!(says(ErrorKind::TimedOut, disk), None);
+        assert_eq!(says(ErrorKind::PermissionDenied, "S3"), None, "a firewall says so, too");
     }
 
     #[test]
@@ -448,6 +562,14 @@ mod tests {
         for text in ["s3://key:hidden@bucket/a", "s3://bucket/a?sig=hidden", "x://key:hidden@b"] {
             let refused = Address::parse(text).unwrap_err().to_string();
             assert!(!refused.contains("hidden"), "{refused}");
+        }
+        let json = r#"{"type": "service_account", "private_key": "hidden"}"#;
+        let long = format!("{}hidden", "x".repeat(200));
+        for text in [json, &format!(" [{json}]"), &long, &format!("ftp://{long}")] {
+            let refused = Address::parse(text).unwrap_err();
+            assert_eq!(refused.code(), Code::Argument);
+            let refused = refused.to_string();
+            assert!(!refused.contains("hidden") && refused.len() < 300, "{refused}");
         }
         let answer = "refused: <?xml version=\"1.0\"?> <Error><Code>ExpiredToken</Code><Message>it has expired</Message><Token-0>hidden</Token-0></Error>; later";
         assert_eq!(without_answers(answer), "refused: ExpiredToken: it has expired; later");

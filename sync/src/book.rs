@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tideline_journal::{Code, Error, Lsn, Result, Store, Unsent};
 
+use crate::address::shown;
 use crate::chain::Link;
 use crate::hex;
 use crate::manifest::{Hash, Trimmed};
@@ -180,6 +181,7 @@ impl Book {
     pub fn find(&mut self, name: &str) -> Result<&mut Remote> {
         let names: Vec<_> = self.remotes.iter().map(|remote| remote.name.clone()).collect();
         self.remotes.iter_mut().find(|remote| remote.name == name).ok_or_else(|| {
+            let name = shown(name);
             let text = match &names[..] {
                 [] => format!("there is no remote {name:?}; add it with tide_remote({name:?}, url)"),
                 names => format!("there is no remote {name:?}; there are {}", names.join(", ")),

@@ -143,11 +143,21 @@ pub(crate) fn newest(
     last: u64,
     is_so: &dyn Fn(&Part) -> bool,
 ) -> Result<Option<Link>> {
+    newest_by(objects, first, last, &|manifest| is_so(&manifest.part))
+}
+
+/// The same, where more than its part tells.
+pub(crate) fn newest_by(
+    objects: &Objects<'_>,
+    first: u64,
+    last: u64,
+    is_so: &dyn Fn(&Manifest) -> bool,
+) -> Result<Option<Link>> {
     let (mut low, mut high, mut found) = (first, last, None);
     while low <= high {
         let middle = low + (high - low) / 2;
         let link = read(objects, middle)?.ok_or_else(|| gone(objects, middle))?;
-        if is_so(&link.manifest.part) {
+        if is_so(&link.manifest) {
             (found, low) = (Some(link), middle + 1);
         } else {
             high = middle - 1;

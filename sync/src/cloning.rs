@@ -74,6 +74,7 @@ impl Cloning<'_> {
             let lsn = store.head();
             return store.close().map(|()| lsn);
         }
+        Store::check_replaceable(&*disk, path)?;
         Store::clear_incoming(&disk, path, self.options.clone())?;
         let (clone, lsn) = self.begin(desk, &address, given, true, Arc::clone(&disk), &incoming(path))?;
         clone.close()?;
@@ -96,7 +97,7 @@ impl Cloning<'_> {
         disk: Arc<dyn Disk>,
         path: &Path,
     ) -> Result<(Arc<Store>, Lsn)> {
-        desk.tell(ORIGIN, secrets);
+        desk.tell(ORIGIN, self.url, &settings, secrets);
         nothing_at(&*disk, path)?;
         let objects = desk.objects(ORIGIN, address, &settings, false, self.stop)?;
         let Some(head) = chain::head(&objects)? else {

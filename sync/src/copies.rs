@@ -118,7 +118,10 @@ fn make(desk: &Desk, remote: &Remote, of: (String, Point)) -> Result<Copy> {
     let options = StoreOptions { source: Some(Arc::new(RemotePages::by(desk.open()))), ..store_options() };
     let (url, until) = (remote.url.as_str(), of.1);
     let cloning = Cloning { url, remote: Options::new(), until, replace: false, options, stop: &interrupted };
-    let given = Given { settings: remote.settings.clone(), secrets: desk.told(&remote.name) };
+    let given = Given {
+        settings: remote.settings.clone(),
+        secrets: desk.told(&remote.name, &remote.url, &remote.settings),
+    };
     let (disk, path) = (Arc::new(RealDisk::new()), folder.path().join("copy.db"));
     let own = Desk::new(desk.open());
     let (store, _) = cloning.begin(own, &Address::parse(url)?, given, false, disk, &path)?;

@@ -27,13 +27,30 @@ struct Found {
     reach: Arc<Reach>,
 }
 
+/// Whom secrets were given for. A remote of the same name somewhere else doesn't get them: another process may have moved
+/// it, and a lazy clone reads from where it was, too.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    name: String,
+    url: String,
+    /// See [`Settings::place`].
+    more: [Option<String>; 3],
+}
+
+impl Place {
+    fn of(name: &str, url: &str, settings: &Settings) -> Place {
+        let more = settings.place().map(|text| text.map(str::to_owned));
+        Place { name: name.to_owned(), url: url.to_owned(), more }
+    }
+}
+
 /// One for each open store; it is gone with it.
 pub(crate) struct Desk {
     open: Arc<Open>,
     wire: Mutex<Option<Arc<Wire>>>,
     /// A lazy clone's origin may have two: where it is now, and where it was when it was cloned.
     found: Mutex<Vec<Found>>,
-    secrets: Mutex<HashMap<String, Secrets>>,
+    secrets: Mutex<HashMap<Place, Secrets>>,
     keepers: Mutex<BTreeMap<String, Keeper>>,
     /// Of each remote, a manifest that was there, and when: see [`Sure`].
     sure: Mutex<HashMap<String, Noted>>,
@@ -99,7 +116,7 @@ impl Desk {
         begin: bool,
         stop: &'s dyn Fn() -> bool,
     ) -> Result<Objects<'s>> {
-        let given = Given { settings: settings.clone(), secrets: self.told(name) };
+        let given = Given { settings: settings.clone(), secrets: self.told(name, address.url(), settings) };
         let wire = self.wire()?;
         let same = |found: &Found| found.name == name && found.url == address.url() && found.given == given;
         // Whether a folder is there is looked at each time.
@@ -144,14 +161,14 @@ impl Desk {
         self.found.lock().retain(|found| found.name != name);
     }
 
-    /// Secrets of a remote from now on, in this process.
-    pub fn tell(&self, name: &str, secrets: Secrets) {
-        self.secrets.lock().insert(name.to_owned(), secrets);
+    /// Secrets of a remote, as long as it is there, from now on, in this process.
+    pub fn tell(&self, name: &str, url: &str, settings: &Settings, secrets: Secrets) {
+        self.secrets.lock().insert(Place::of(name, url, settings), secrets);
     }
 
-    /// Those of a remote.
-    pub fn told(&self, name: &str) -> Secrets {
-        self.secrets.lock().get(name).cloned().unwrap_or_default()
+    /// Those that were given for a remote there.
+    pub fn told(&self, name: &str, url: &str, settings: &Settings) -> Secrets {
+        self.secrets.lock().get(&Place::of(name, url, settings)).cloned().unwrap_or_default()
     }
 
     /// What is known of its newest manifests.
@@ -181,7 +198,7 @@ impl Desk {
     /// Forgets all about a remote.
     pub fn forget(&self, name: &str) {
         self.be_sure(name, None);
-        self.secrets.lock().remove(name);
+        self.secrets.lock().retain(|place, _| place.name != name);
         self.found.lock().retain(|found| found.name != name);
         self.stop_keeping(name);
     }
@@ -200,5 +217,129 @@ impl Desk {
     /// When something is next tried with a remote by itself, in milliseconds since 1970.
     pub fn next_try(&self, name: &str) -> Option<u64> {
         self.keepers.lock().get(name)?.next_try()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloning::Cloning;
+    use crate::lazy::RemotePages;
+    use crate::point::Point;
+    use crate::remotes::{ORIGIN, Options, Remotes};
+    use object_store::memory::InMemory;
+    use serde_json::json;
+    use std::collections::HashSet;
+    use std::path::Path;
+    use tideline_journal::disk::{Disk, SimDisk};
+    use tideline_journal::{Durability, Options as StoreOptions, Session, Sources, Store};
+
+    /// Where somebody was talked to, and with which secret.
+    type Seen = Arc<Mutex<Vec<(String, Option<String>, Option<String>)>>>;
+
+    /// A way to remotes that all have the same objects, and what they see.
+    fn watched() -> (Arc<Open>, Seen) {
+        let (seen, store) = (Seen::default(), Arc::new(InMemory::new()));
+        let notes = Arc::clone(&seen);
+        let open = move |address: &Address, given: &Given| {
+            let text = |text: Option<&str>| text.map(str::to_owned);
+            let endpoint = text(given.settings.text("endpoint"));
+            let note = (address.url().to_owned(), endpoint, text(given.secrets.text("access_key_id")));
+            notes.lock().push(note);
+            Ok(Arc::clone(&store) as Arc<dyn ObjectStore>)
+        };
+        (Arc::new(open), seen)
+    }
+
+    fn open(disk: &Arc<SimDisk>) -> Arc<Store> {
+        let options = StoreOptions { background: false, ..StoreOptions::default() };
+        Store::open(disk.process() as Arc<dyn Disk>, Path::new("/app.db"), options).unwrap()
+    }
+
+    fn options(endpoint: &str, key: Option<&str>) -> Options {
+        let options = json!({"endpoint": endpoint, "access_key_id": key, "secret_access_key": key});
+        options.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn secrets_go_where_they_were_given_for_and_nowhere_else() {
+        let disk = SimDisk::new();
+        let stores = [open(&disk), open(&disk)];
+        let [(way, seen), (other, _)] = [watched(), watched()];
+        let desk = Arc::new(Desk::new(way));
+        let here = Remotes::at(&stores[0], Arc::clone(&desk));
+        let there = Remotes::at(&stores[1], Arc::new(Desk::new(other)));
+        let (one, two) = ("https://one.example", "https://two.example");
+        here.add(ORIGIN, "s3://bucket/a", Some(&options(one, Some("K")))).unwrap();
+        here.push(ORIGIN).unwrap();
+        // Another process moves it, by its endpoint or its URL.
+        for (url, endpoint) in [("s3://bucket/a", two), ("s3://other/a", one)] {
+            there.add(ORIGIN, url, Some(&options(endpoint, None))).unwrap();
+            here.push(ORIGIN).unwrap();
+            let last = (url.to_owned(), Some(endpoint.to_owned()), None);
+            assert_eq!(seen.lock().last(), Some(&last));
+        }
+        // And back.
+        there.add(ORIGIN, "s3://bucket/a", Some(&options(one, None))).unwrap();
+        here.push(ORIGIN).unwrap();
+        let keyed = |note: &&(String, Option<String>, Option<String>)| note.2.is_some();
+        for (url, endpoint, key) in seen.lock().iter().filter(keyed) {
+            assert_eq!(
+                (&url[..], endpoint.as_deref(), key.as_deref()),
+                ("s3://bucket/a", Some(one), Some("K"))
+            );
+        }
+        here.remove(ORIGIN).unwrap();
+        let settings = Given::read(&options(one, None), Kind::S3).unwrap().settings;
+        assert_eq!(desk.told(ORIGIN, "s3://bucket/a", &settings), Secrets::default());
+    }
+
+    #[test]
+    fn a_lazy_clone_reads_where_it_is_told_to_with_what_it_was_given_for_that() {
+        let (disk, (way, seen)) = (SimDisk::new(), watched());
+        let (one, two, url) = ("https://one.example", "https://two.example", "s3://bucket/a");
+        let first = open(&disk);
+        commit(&first).unwrap();
+        let there = Remotes::at(&first, Arc::new(Desk::new(Arc::clone(&way))));
+        there.add(ORIGIN, url, Some(&options(one, Some("K")))).unwrap();
+        there.push(ORIGIN).unwrap();
+        let source: Option<Arc<dyn Sources>> = Some(Arc::new(RemotePages::by(Arc::clone(&way))));
+        let store_options = StoreOptions { background: false, source, ..StoreOptions::default() };
+        let stop = || false;
+        let cloning = Cloning {
+            url,
+            remote: Options::new(),
+            until: Point::Newest,
+            replace: false,
+            options: store_options,
+            stop: &stop,
+        };
+        let given = Given::read(&options(one, Some("K")), Kind::S3).unwrap();
+        let (address, path) = (Address::parse(url).unwrap(), Path::new("/clone.db"));
+        let (clone, _) = cloning.begin(Desk::new(way), &address, given, true, disk.process(), path).unwrap();
+        // It is somewhere else from now on, and has other keys there.
+        Remotes::of(&clone).add(ORIGIN, url, Some(&options(two, Some("L")))).unwrap();
+        clone.hydrate(|_, _| true).unwrap();
+        clone.keep_source().unwrap();
+        let keys: HashSet<_> = seen.lock().iter().map(|(_, at, key)| (at.clone(), key.clone())).collect();
+        let pair = |at: &str, key: &str| (Some(at.to_owned()), Some(key.to_owned()));
+        assert_eq!(keys, HashSet::from([pair(one, "K"), pair(two, "L")]));
+    }
+
+    /// Fills a database of three pages.
+    fn commit(store: &Arc<Store>) -> Result<()> {
+        let mut session = Session::new(Arc::clone(store))?;
+        session.begin_read()?;
+        session.begin_write()?;
+        let mut header = [0; 512];
+        header[..24].copy_from_slice(b"SQLite format 3\0\x02\x00\x01\x01\x00\x40\x20\x20");
+        header[28..32].copy_from_slice(&3u32.to_be_bytes());
+        session.write(0, &header)?;
+        session.write(512, &[7; 512])?;
+        session.write(1024, &[8; 512])?;
+        session.truncate(3 * 512)?;
+        session.prepare(None)?;
+        session.publish(Durability::Process, false)?;
+        session.end_read()
     }
 }

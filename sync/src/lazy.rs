@@ -159,9 +159,14 @@ impl Source {
     fn moved(&self) -> Option<(Address, Settings)> {
         // Its key may be in another file by now, though it is where it was.
         let moved = |(address, settings): &(Address, Settings)| {
-            *address != self.address || settings.key_at() != self.settings.key_at()
+            !self.is_at(address, settings) || settings.key_at() != self.settings.key_at()
         };
         self.desk.placed(ORIGIN).filter(moved)
+    }
+
+    /// True if that is where it was cloned from.
+    fn is_at(&self, address: &Address, settings: &Settings) -> bool {
+        *address == self.address && settings.place() == self.settings.place()
     }
 
     /// Asks where `origin` is now, and where it was when it was cloned from, if only that has it.
@@ -190,7 +195,7 @@ impl Source {
         if let Some((address, settings)) = self.moved() {
             let there = self.ask(&address, &settings, &mut work);
             // The same place, and its key elsewhere.
-            if address == self.address {
+            if self.is_at(&address, &settings) {
                 return there;
             }
         }

@@ -11,7 +11,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tideline_journal::{Code, Error, Result, Traffic};
 
-use crate::address::{asks_the_machine, lacks_bucket, printed, refuses_credentials};
+use crate::address::{asks_the_machine, disk_refused, lacks_bucket, printed, refuses_credentials};
 use crate::seal::{Fault, Seal, covering, sealed_len};
 use crate::wire::Wire;
 
@@ -139,7 +139,7 @@ impl<'a> Objects<'a> {
     fn failed(&self, what: &str, name: &str, error: &object_store::Error) -> Error {
         use object_store::Error as E;
         let cause = printed(error);
-        let (code, remedy) = match error {
+        let (code, remedy) = disk_refused(error).unwrap_or_else(|| match error {
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
                 (Code::Denied, "see to its permissions and credentials, then try again")
             }
@@ -152,7 +152,7 @@ impl<'a> Objects<'a> {
                 "no credentials were given, and those of this machine can't be had: give them with tide_remote(name, url, options) or in the environment, then try again",
             ),
             _ => (Code::Offline, "try again when the remote can be reached"),
-        };
+        });
         Error::new(code, format!("{what} {name} of {}: {cause}; {remedy}", self.url()))
     }
 
@@ -357,7 +357,11 @@ impl<'a> Objects<'a> {
                 | object_store::Error::NotSupported { .. }),
             ) => Err(self.failed("creating", name, &e)),
             // Nothing was asked of the store, or it says why it did nothing.
-            Err(e) if asks_the_machine(&printed(&e)) || refuses_credentials(&printed(&e)) => {
+            Err(e)
+                if asks_the_machine(&printed(&e))
+                    || refuses_credentials(&printed(&e))
+                    || disk_refused(&e).is_some() =>
+            {
                 Err(self.failed("creating", name, &e))
             }
             Err(e) => Ok(Created::Unclear(printed(&e))),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use object_store::ObjectStore;
 use tideline_journal::{Clock, Code, Error, Lsn, Result, Store, SystemClock, Traffic};
 
-use crate::address::{Address, Kind};
+use crate::address::{Address, Kind, shown};
 use crate::book::{Book, Remote};
 use crate::chain::Sure;
 use crate::desk::Desk;
@@ -114,6 +114,7 @@ impl<'a> Remotes<'a> {
     pub fn add(&self, name: &str, url: &str, options: Option<&Options>) -> Result<()> {
         let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.is_empty() || name.len() > 64 || !name.chars().all(sound) {
+            let name = shown(name);
             let text =
                 format!("{name:?} is no name for a remote; give letters, digits, '.', '_' or '-', up to 64");
             return Err(Error::new(Code::Argument, text));
@@ -124,17 +125,19 @@ impl<'a> Remotes<'a> {
         let book = Book::load(self.store)?;
         let known = book.remotes.iter().find(|known| known.name == name && known.url == url);
         let mut remote = known.cloned().unwrap_or_else(|| Remote::new(name, url));
-        let before = self.desk.told(name);
-        if let Some(Given { settings, secrets }) = given {
+        let mut secrets = known.is_none().then(Secrets::default);
+        if let Some(given) = given {
             // With another key, or without, other objects are there.
-            if settings.key_at() != remote.settings.key_at() {
+            if given.settings.key_at() != remote.settings.key_at() {
                 remote = Remote::new(name, url);
             }
-            remote.single_writer = settings.flag("single_writer");
-            remote.settings = settings;
-            self.desk.tell(name, secrets);
-        } else if known.is_none() {
-            self.desk.tell(name, Secrets::default());
+            remote.single_writer = given.settings.flag("single_writer");
+            remote.settings = given.settings;
+            secrets = Some(given.secrets);
+        }
+        let before = self.desk.told(name, url, &remote.settings);
+        if let Some(secrets) = secrets {
+            self.desk.tell(name, url, &remote.settings, secrets);
         }
         self.desk.lose(name);
         self.desk.be_sure(name, None);
@@ -152,7 +155,7 @@ impl<'a> Remotes<'a> {
             probed
         });
         // A remote that was refused is what it was before.
-        probed.inspect_err(|_| self.desk.tell(name, before))?;
+        probed.inspect_err(|_| self.desk.tell(name, url, &remote.settings, before))?;
         remote.probed |= !remote.single_writer;
         self.desk.place(name, &address, &remote.settings);
         Book::change(self.store, |book| {

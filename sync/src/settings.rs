@@ -199,6 +199,11 @@ impl Settings {
         ["key_file", "key_env"].map(|name| self.text(name))
     }
 
+    /// Those that say, with the URL, whose machine is talked to.
+    pub fn place(&self) -> [Option<&str>; 3] {
+        ["endpoint", "account", "emulator"].map(|name| self.text(name))
+    }
+
     /// Most bytes in the cache.
     pub fn cache_limit(&self) -> Option<u64> {
         Some(self.text("cache_mib")?.parse::<u64>().ok()? << 20)

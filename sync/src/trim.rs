@@ -13,13 +13,15 @@ use tideline_journal::{Result, Retention};
 use crate::book::{Position, Remote};
 use crate::chain;
 use crate::lease::{self, Leases};
-use crate::manifest::{Hash, Part, Trimmed};
+use crate::manifest::{Hash, Manifest, Part, Trimmed};
 use crate::objects::Objects;
 use crate::push::{How, Keep};
 use crate::segment::name_of;
 
 /// How long what is given up stays: a day.
 pub(crate) const GRACE: Duration = Duration::from_secs(24 * 3600);
+/// A commit that is so far ahead, in milliseconds, was made by a clock that was wrong: a day.
+const WRONG_BY: u64 = 24 * 3600 * 1000;
 /// How many manifests are removed at a time.
 const AT_ONCE: u64 = 32;
 
@@ -45,16 +47,16 @@ pub(crate) fn declare(
     }
     let now = newest_written.map_or(now, |newest| newest.min(now));
     let old = before.map_or(1, |before| before.below);
-    let newest = |is_so: &dyn Fn(&Part) -> bool| -> Result<u64> {
-        let link = chain::newest(objects, old, position.number, is_so)?;
+    let newest = |is_so: &dyn Fn(&Manifest) -> bool| -> Result<u64> {
+        let link = chain::newest_by(objects, old, position.number, is_so)?;
         Ok(link.map_or(old, |link| link.manifest.whole))
     };
     let below = match retain {
         Retention::None => number,
-        Retention::Lsns(lsns) => newest(&|older| older.last <= part.last.saturating_sub(lsns))?,
+        Retention::Lsns(lsns) => newest(&|older| older.part.last <= part.last.saturating_sub(lsns))?,
         Retention::Seconds(seconds) => {
             let since = now.saturating_sub(seconds.saturating_mul(1000));
-            newest(&|older| older.time <= since)?
+            newest(&|older| made(older, now) <= since)?
         }
         // Settings allow no others.
         Retention::Default | Retention::Bytes(_) => old,
@@ -63,6 +65,13 @@ pub(crate) fn declare(
         return Ok(Some(Trimmed { below, by: number, removed: old }));
     }
     Ok(before.map(|before| Trimmed { removed: before.below, ..before }))
+}
+
+/// When what a manifest brought was committed, as far as that is known `now`, in milliseconds since 1970. A clock that was
+/// far ahead says so of all that was committed later, too: then it is when that was pushed.
+fn made(manifest: &Manifest, now: u64) -> u64 {
+    let time = manifest.part.time;
+    if time > now.saturating_add(WRONG_BY) { manifest.time.min(time) } else { time }
 }
 
 /// Removes some of what was given up long enough ago: manifests, and the segments that only they name.

@@ -11,7 +11,7 @@ use common::pages::{self, Model, Rng, read};
 use common::{Failing, Fickle, Moved, URL, clone_until, commit, now, objects, options, remotes, reopen};
 use object_store::{ObjectStore, ObjectStoreExt};
 use tideline_journal::disk::{Disk, SimDisk, SimProcess};
-use tideline_journal::{Clock, Code, Lsn, Result, Store, SystemClock};
+use tideline_journal::{Clock, Code, Lsn, Result, Retention, Store, SystemClock};
 use tideline_sync::{Address, Options, Point, RemotePages, Remotes};
 
 const DAY: u64 = 24 * 3600 * 1000;
@@ -244,6 +244,20 @@ fn a_clock_that_is_ahead_gives_up_nothing_early() {
 }
 
 #[test]
+fn a_commit_of_a_clock_that_was_far_ahead_does_not_keep_history_for_ever() {
+    let mut world = World::new(&keeping("1 day"));
+    world.clock.0.fetch_add(300 * DAY, Ordering::SeqCst);
+    world.commit();
+    world.clock.0.fetch_sub(300 * DAY, Ordering::SeqCst);
+    for (time, _) in world.past.values_mut() {
+        *time = (*time).min(world.clock.now_ms());
+    }
+    world.days(6);
+    assert!(world.names().iter().all(|name| !name.ends_with("manifest/00000000000000000001")));
+    assert!(world.check_past(world.clock.now_ms() - DAY) > 40);
+}
+
+#[test]
 fn who_was_away_for_too_long_gets_all_of_it_unless_he_has_commits_of_his_own() {
     let mut world = World::new(&keeping("1 day"));
     world.days(1);
@@ -254,6 +268,19 @@ fn who_was_away_for_too_long_gets_all_of_it_unless_he_has_commits_of_his_own() {
     let busy = reopen(&busy, &world.fickle, "/b.db").unwrap();
     commit(&busy, &mut Rng(99)).unwrap();
     let own = read(&busy).unwrap();
+    // One that has forgotten what it committed.
+    let process = SimDisk::new().process();
+    world.clone_to(&process, Point::Newest).unwrap();
+    let open = || reopen(&process, &world.fickle, "/b.db").unwrap();
+    let forgetful = open();
+    let options = with(&[("single_writer", true.into()), ("spool_mib", 0.into())]);
+    remotes(&forgetful, &world.fickle).add("origin", URL, Some(&options)).unwrap();
+    forgetful.hydrate(|_, _| true).unwrap();
+    commit(&forgetful, &mut Rng(98)).unwrap();
+    forgetful.set_retention(Retention::None).unwrap();
+    forgetful.close().unwrap();
+    let forgetful = open();
+    assert_eq!(forgetful.status().unwrap().horizon, forgetful.head());
     world.days(9);
     let before = world.names();
     let there = read(&world.store).unwrap();
@@ -268,6 +295,12 @@ fn who_was_away_for_too_long_gets_all_of_it_unless_he_has_commits_of_his_own() {
     commit(&idle, &mut Rng(5)).unwrap();
     assert_eq!(back.push("origin").unwrap(), idle.head());
     assert_eq!(world.cloned(Point::Newest).unwrap(), read(&idle).unwrap());
+
+    let (left, back) = (read(&forgetful).unwrap(), remotes(&forgetful, &world.fickle));
+    for refused in [back.push("origin"), back.pull("origin"), back.sync("origin")] {
+        assert_eq!(refused.unwrap_err().code(), Code::Diverged);
+        assert_eq!(read(&forgetful).unwrap(), left);
+    }
 
     let after = world.names();
     for what in ["push", "pull", "sync"] {

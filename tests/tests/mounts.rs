@@ -213,3 +213,39 @@ peer.kill()
 fn a_full_file_system_is_told_of_and_nothing_is_lost() {
     each_mounted(FULL);
 }
+
+/// A folder that is a remote, on a disk that is full, or is mounted for reading only.
+const REMOTE: &str = r#"
+from mounts import *
+private()
+mount("-t", "tmpfs", "-o", "size=4m", "none")
+source = connect("source.db")
+source.execute("CREATE TABLE t(x)")
+folder = os.path.abspath(PLACE)
+push = lambda: one(source, "SELECT tide_push()")
+told = lambda: one(source, "SELECT last_error FROM tide_remotes")
+remount("ro")
+refused("DENIED", lambda: one(source, "SELECT tide_remote('origin', ?)", f"file://{folder}"))
+refused("DENIED", lambda: one(source, "SELECT tide_remote('origin', ?)", f"file://{folder}/below"))
+remount("rw")
+one(source, "SELECT tide_remote('origin', ?)", f"file://{folder}/below")
+assert push() == 1
+source.execute("INSERT INTO t VALUES (randomblob(100000))")
+fill(0)
+assert "make room" in refused("FULL", push)
+assert "FULL" in told()
+os.remove(f"{PLACE}/filler")
+assert push() == 2
+remount("ro")
+assert push() == one(source, "SELECT tide_pull()") == 2
+source.execute("INSERT INTO t VALUES (1)")
+assert "mounted" in refused("DENIED", push)
+assert "DENIED" in told()
+remount("rw")
+assert push() == 3 and told() is None
+"#;
+
+#[test]
+fn a_remote_whose_disk_is_full_or_read_only_says_so() {
+    each_mounted(REMOTE);
+}

@@ -149,6 +149,17 @@ assert rows(copy) == here
 copy.execute("INSERT INTO t VALUES (3, 'there')")
 assert push(copy) == one(source, "SELECT tide_pull()")
 assert rows(source) == rows(copy)
+# What isn't a database of the same lineage is left as it was, and nothing is left beside it.
+plain = sqlite3.connect("plain.db")
+plain.execute("CREATE TABLE u(x)")
+plain.close()
+pathlib.Path("text.db").write_text("no database" * 99)
+pathlib.Path("empty.db").touch()
+os.mkdir("folder.db")
+was = sorted(os.listdir("."))
+for name in "plain.db", "text.db", "empty.db", "folder.db":
+    denies(source, "FOREIGN", replace[0], URL, os.path.abspath(name), 1)
+    assert sorted(os.listdir(".")) == was, name
 # Another database's place isn't taken.
 other = connect("other.db")
 other.execute("CREATE TABLE u(x)")

@@ -19,7 +19,7 @@ mod tail;
 mod writer;
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -118,9 +118,9 @@ pub struct Store {
     pub(crate) collected: Mutex<Option<Collected>>,
     /// Rolling checksum last computed.
     pub(crate) known_checksum: Mutex<Option<(Lsn, u64)>>,
-    /// Held by the thread that has [`Lock::Remotes`]; a bit for each lane of remotes that a thread talks in.
+    /// Held by the thread that has [`Lock::Remotes`]; the hashes of [`Lock::Remote`] that a thread has.
     pub(crate) remotes: Mutex<()>,
-    pub(crate) lanes: Mutex<u32>,
+    pub(crate) lanes: Mutex<HashSet<u32>>,
     pub(crate) companion: OnceLock<Arc<dyn Any + Send + Sync>>,
     pub(crate) traffic: Mutex<BTreeMap<String, Traffic>>,
     /// Appended head when this process opened the store.
@@ -287,7 +287,7 @@ impl Store {
             known_checksum: Mutex::new(known_checksum(lazy.as_ref())),
             lazy,
             remotes: Mutex::new(()),
-            lanes: Mutex::new(0),
+            lanes: Mutex::default(),
             companion: OnceLock::new(),
             traffic: Mutex::default(),
             found: Lsn::ZERO,
