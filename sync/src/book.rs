@@ -104,6 +104,11 @@ impl Remote {
         self.uploading = None;
     }
 
+    /// What of a lineage it had when it was last talked to; `None` where nothing was there, as far as is known.
+    pub fn had(&self, lineage: [u8; 16]) -> Option<&Position> {
+        self.position.as_ref().filter(|position| position.lineage == lineage && position.number > 0)
+    }
+
     /// Forgets what was known of the chain that it stood in: it may be another one.
     pub fn stand_elsewhere(&mut self) {
         (self.swept, self.marked) = (0, 0);
@@ -167,7 +172,7 @@ impl Book {
     /// What is kept in the journal of a lineage for those that are pushed to.
     fn unsent(&self, lineage: [u8; 16]) -> Vec<Unsent> {
         let one = |remote: &Remote| {
-            let position = remote.position.as_ref().filter(|p| p.lineage == lineage && p.number > 0)?;
+            let position = remote.had(lineage)?;
             Some(Unsent { behind: position.lsn(), most: remote.settings.spool_limit() })
         };
         self.remotes.iter().filter(|remote| remote.pushes).filter_map(one).collect()

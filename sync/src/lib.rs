@@ -25,6 +25,7 @@ mod lease;
 mod library;
 mod manifest;
 mod objects;
+mod place;
 mod point;
 mod probe;
 mod profile;

@@ -8,7 +8,7 @@ use object_store::ObjectStore;
 use tideline_journal::{Clock, Code, Error, Lsn, Result, Store, SystemClock, Traffic};
 
 use crate::address::{Address, Kind};
-use crate::book::{Book, Remote};
+use crate::book::{Book, Position, Remote};
 use crate::chain::Sure;
 use crate::desk::Desk;
 use crate::keeper::Keeper;
@@ -18,7 +18,7 @@ use crate::probe::probe;
 use crate::segment::PIECE_BYTES;
 use crate::settings::{Given, Secrets};
 use crate::trim::GRACE;
-use crate::{lease, pull, push, trim};
+use crate::{lease, place, pull, push, trim};
 
 /// The remote that is meant where none is named.
 pub const ORIGIN: &str = "origin";
@@ -64,6 +64,21 @@ pub enum Task {
 /// Options of a remote, or of a task, by their names.
 pub type Options = serde_json::Map<String, serde_json::Value>;
 
+/// The remote `known`, said again for an `address` that may be the place that it has; `None` where it is another.
+fn again(
+    known: &Remote,
+    told: &Secrets,
+    address: &Address,
+    options: Option<&Options>,
+    given: Option<&Given>,
+) -> Option<(Remote, Given)> {
+    let before = Given { settings: known.settings.clone(), secrets: told.clone() };
+    let given = given.cloned().unwrap_or_default().over(options.unwrap_or(&Options::new()), &before);
+    let was = Address::parse(&known.url).ok()?;
+    let one = place::may_be_one((&was, &known.settings), (address, &given.settings));
+    one.then(|| (Remote { url: address.url().to_owned(), ..known.clone() }, given))
+}
+
 /// The remotes of one store.
 pub struct Remotes<'a> {
     store: &'a Arc<Store>,
@@ -107,7 +122,7 @@ impl<'a> Remotes<'a> {
     }
 
     /// Adds a remote, or changes it. What it is asked for must be safe there, unless only this store is ever pushed to it.
-    /// Without `options` those that it has stay.
+    /// Where it may be the place that it was, options that aren't named stay, and so does what is known of it.
     ///
     /// # Errors
     /// `Argument`; `Denied` where the object store lets two writers both believe that they won; `Offline`; `Busy`.
@@ -122,24 +137,21 @@ impl<'a> Remotes<'a> {
         let given = options.map(|options| Given::read(options, address.kind())).transpose()?;
         let _turn = self.store.remote_turn(name)?;
         let book = Book::load(self.store)?;
-        let known = book.remotes.iter().find(|known| known.name == name && known.url == url);
-        let mut remote = known.cloned().unwrap_or_else(|| Remote::new(name, url));
+        let known = book.remotes.iter().find(|known| known.name == name);
         let before = self.desk.told(name);
-        if let Some(Given { settings, secrets }) = given {
-            // With another key, or without, other objects are there.
-            if settings.key_at() != remote.settings.key_at() {
-                remote = Remote::new(name, url);
-            }
-            remote.single_writer = settings.flag("single_writer");
-            remote.settings = settings;
-            self.desk.tell(name, secrets);
-        } else if known.is_none() {
-            self.desk.tell(name, Secrets::default());
-        }
+        let (mut remote, given) = known
+            .and_then(|known| again(known, &before, &address, options, given.as_ref()))
+            .unwrap_or_else(|| (Remote::new(name, url), given.unwrap_or_default()));
+        remote.single_writer = given.settings.flag("single_writer");
+        remote.settings = given.settings;
+        self.desk.tell(name, given.secrets);
         self.desk.lose(name);
         self.desk.be_sure(name, None);
-        let probed = address.prepare().and_then(|()| {
-            let objects = self.desk.objects(name, &address, &remote.settings, true, self.stop)?;
+        // Where something was nothing is made: what is missing there is to be put back, a disk perhaps, and not hidden.
+        let begins = remote.had(self.store.lineage()).is_none();
+        let prepared = if begins { address.prepare() } else { Ok(()) };
+        let probed = prepared.and_then(|()| {
+            let objects = self.desk.objects(name, &address, &remote.settings, begins, self.stop)?;
             let probed = if remote.single_writer {
                 Ok(())
             } else if objects.seal().is_some() {
@@ -242,25 +254,30 @@ impl<'a> Remotes<'a> {
     }
 
     /// Does `task` every so often, for as long as a connection of this process has the store open; `None` for not any
-    /// more. It is done once now, so that what can't work is told; that the remote is away is no reason not to begin.
+    /// more. It is done once now, so that what can't work is told; that the remote is away, or somebody else talks to it, is
+    /// no reason not to begin. Returns the LSN that the remote has, or, of a pull, this store.
     ///
     /// # Errors
     /// As [`Remotes::push`] and [`Remotes::pull`].
     pub fn keep_on(&self, name: &str, task: Task, every: Option<Duration>) -> Result<Lsn> {
         let Some(every) = every else {
-            Book::load(self.store)?.find(name)?;
+            let reached = self.reached(name, task)?;
             self.desk.stop_keeping(name);
-            return Ok(self.store.head());
+            return Ok(reached);
         };
-        self.desk.stop_keeping(name);
         let done = self.run(name, task);
-        if done.as_ref().is_ok() || done.as_ref().is_err_and(|e| e.code() == Code::Offline) {
-            self.desk.keep(name, Keeper::begin(self.store, &self.desk, name, task, every)?);
-        }
-        match done {
-            Err(e) if e.code() == Code::Offline => Ok(self.store.head()),
-            done => done,
-        }
+        // That passes, and trying again is what it is for. If not, whoever keeps on now goes on.
+        let passes = done.as_ref().is_err_and(|e| matches!(e.code(), Code::Offline | Code::Busy));
+        let reached = if passes { self.reached(name, task)? } else { done? };
+        self.desk.keep(name, Keeper::begin(self.store, &self.desk, name, task, every)?);
+        Ok(reached)
+    }
+
+    /// The LSN that `task` is known to have reached: the remote's, as it was when it was last talked to, or this store's.
+    fn reached(&self, name: &str, task: Task) -> Result<Lsn> {
+        let mut book = Book::load(self.store)?;
+        let there = book.find(name)?.had(self.store.lineage()).map_or(Lsn::ZERO, Position::lsn);
+        Ok(if task == Task::Pull { self.store.head() } else { there })
     }
 
     /// Does `task` if there may be something to do.
