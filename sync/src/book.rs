@@ -74,6 +74,9 @@ pub(crate) struct Remote {
     pub pushes: bool,
     #[serde(default)]
     pub position: Option<Position>,
+    /// It has the commits up to this LSN as well, which are a part of what one push brought; 0 where nothing is known.
+    #[serde(default)]
+    pub part: u64,
     /// Writer in the manifest that was to be created last. Its number is the position's and 1.
     #[serde(default)]
     pub attempt: Option<String>,
@@ -109,9 +112,15 @@ impl Remote {
         self.position.as_ref().filter(|position| position.lineage == lineage && position.number > 0)
     }
 
+    /// The newest LSN of a lineage that it is known to have; `None` if it was never asked.
+    pub fn head(&self, lineage: [u8; 16]) -> Option<Lsn> {
+        let position = self.position.as_ref().filter(|position| position.lineage == lineage)?;
+        Some(position.lsn().max(Lsn::new(self.part)))
+    }
+
     /// Forgets what was known of the chain that it stood in: it may be another one.
     pub fn stand_elsewhere(&mut self) {
-        (self.swept, self.marked) = (0, 0);
+        (self.swept, self.marked, self.part) = (0, 0, 0);
     }
 
     /// One that several may push to, of which nothing is known yet.
@@ -124,6 +133,7 @@ impl Remote {
             probed: false,
             pushes: false,
             position: None,
+            part: 0,
             attempt: None,
             uploading: None,
             swept: 0,

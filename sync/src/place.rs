@@ -28,6 +28,19 @@ fn same_folder(one: &Url, other: &Url) -> bool {
     one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
+/// True of a place in a folder of this machine, or of that folder itself, also through a link.
+pub(crate) fn is_within(address: &Address, folder: &std::path::Path) -> bool {
+    if address.kind() != Kind::File {
+        return false;
+    }
+    let Some(path) = Url::parse(address.url()).ok().and_then(|url| url.to_file_path().ok()) else {
+        return false;
+    };
+    let there = folder.canonicalize().ok();
+    let is_it = |above: &std::path::Path| there.is_some() && above.canonicalize().ok() == there;
+    path.starts_with(folder) || path.ancestors().any(is_it)
+}
+
 /// The bucket, or Azure's container: that stands before the account, if the account is in the URL.
 fn bucket(url: &Url) -> &str {
     match url.username() {
@@ -93,6 +106,9 @@ mod tests {
         let url = |path: &std::path::Path| Url::from_file_path(path).unwrap().to_string();
         assert!(one(&url(&at), &url(&link)));
         assert!(!one(&url(&at), &url(folder.path())));
+        let within = |path: &std::path::Path| is_within(&Address::parse(&url(path)).unwrap(), &at);
+        assert!(within(&at) && within(&at.join("new/er")) && within(&link) && within(&link.join("new")));
+        assert!(!within(folder.path()) && !within(&folder.path().join("at2")));
     }
 
     #[test]

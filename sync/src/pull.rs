@@ -62,6 +62,8 @@ pub(crate) fn pull(
             if !until.has(part.last, part.time) {
                 if !part.full {
                     apply(store, objects, &link.manifest, known, until)?;
+                    // None of them is this store's own.
+                    remote.part = store.head().get();
                 }
                 return Ok(store.head());
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::ObjectStore;
-use tideline_journal::{Clock, Code, Error, Lsn, Result, Store, SystemClock, Traffic};
+use tideline_journal::{Clock, Code, Error, Lsn, Result, Store, SystemClock, Traffic, side_folder};
 
 use crate::address::{Address, Kind};
 use crate::book::{Book, Position, Remote};
@@ -13,6 +13,7 @@ use crate::chain::Sure;
 use crate::desk::Desk;
 use crate::keeper::Keeper;
 use crate::key::nothing_hidden;
+use crate::options::Options;
 use crate::point::Point;
 use crate::probe::probe;
 use crate::segment::PIECE_BYTES;
@@ -60,9 +61,6 @@ pub enum Task {
     /// Pulling, then pushing.
     Sync,
 }
-
-/// Options of a remote, or of a task, by their names.
-pub type Options = serde_json::Map<String, serde_json::Value>;
 
 /// The remote `known`, said again for an `address` that may be the place that it has; `None` where it is another.
 fn again(
@@ -135,6 +133,10 @@ impl<'a> Remotes<'a> {
         }
         let address = Address::parse(url)?;
         let given = options.map(|options| Given::read(options, address.kind())).transpose()?;
+        if place::is_within(&address, &side_folder(self.store.path())) {
+            let text = format!("{url} is in the database's own side folder; give a folder of its own");
+            return Err(Error::new(Code::Argument, text));
+        }
         let _turn = self.store.remote_turn(name)?;
         let book = Book::load(self.store)?;
         let known = book.remotes.iter().find(|known| known.name == name);
@@ -201,9 +203,10 @@ impl<'a> Remotes<'a> {
         let traffic = self.store.traffic();
         let (head, lineage) = (self.store.head(), self.store.lineage());
         let listed = |remote: Remote| {
-            let there = remote.position.filter(|p| p.lineage == lineage).map(|p| p.lsn());
-            let needs_full = match there.filter(|&there| there > Lsn::ZERO && there < head) {
-                Some(there) => self.store.identity(there)?.is_none(),
+            let there = remote.head(lineage);
+            let position = remote.had(lineage).map(Position::lsn);
+            let needs_full = match position.filter(|_| there.is_some_and(|there| there < head)) {
+                Some(position) => self.store.identity(position)?.is_none(),
                 None => false,
             };
             Ok(Listed {
@@ -276,7 +279,7 @@ impl<'a> Remotes<'a> {
     /// The LSN that `task` is known to have reached: the remote's, as it was when it was last talked to, or this store's.
     fn reached(&self, name: &str, task: Task) -> Result<Lsn> {
         let mut book = Book::load(self.store)?;
-        let there = book.find(name)?.had(self.store.lineage()).map_or(Lsn::ZERO, Position::lsn);
+        let there = book.find(name)?.head(self.store.lineage()).unwrap_or(Lsn::ZERO);
         Ok(if task == Task::Pull { self.store.head() } else { there })
     }
 
@@ -287,10 +290,33 @@ impl<'a> Remotes<'a> {
             let remote = book.find(name)?;
             let position = remote.position.as_ref().filter(|p| p.lineage == self.store.lineage());
             if remote.attempt.is_none() && position.is_some_and(|p| p.lsn() == self.store.head()) {
-                return Ok(());
+                return self.keep_lease(name);
             }
         }
         self.run(name, task).map(drop)
+    }
+
+    /// Has a lazy clone say that it still needs what it was cloned from, though it has nothing else to say.
+    fn keep_lease(&self, name: &str) -> Result<()> {
+        let is_due = |remote: &Remote| self.store.now().abs_diff(remote.leased) >= lease::RENEWED_EVERY;
+        if !self.store.is_clone() || !is_due(Book::load(self.store)?.find(name)?) {
+            return Ok(());
+        }
+        let _turn = self.store.remote_turn(name)?;
+        let leased = self.lease()?;
+        Book::change(self.store, |book| {
+            book.find(name)?.leased = leased;
+            Ok(())
+        })
+    }
+
+    /// Writes the lease again, if there is one; returns when that was. Who may not write has none.
+    fn lease(&self) -> Result<u64> {
+        let now = self.store.now();
+        match self.store.keep_source() {
+            Err(e) if e.code() != Code::Denied => Err(e),
+            _ => Ok(now),
+        }
     }
 
     /// Works with a remote, and keeps what became of it.
@@ -333,13 +359,9 @@ impl<'a> Remotes<'a> {
                 }
             }
             self.desk.be_sure(name, sure.noted().filter(|_| done.is_ok()));
-            let now = self.store.now();
-            if done.is_ok() && now.abs_diff(remote.leased) >= lease::RENEWED_EVERY {
-                // It will be tried again, and pages are there meanwhile. Who may not write has none.
-                let renewed = self.store.keep_source();
-                if renewed.is_ok() || renewed.is_err_and(|e| e.code() == Code::Denied) {
-                    remote.leased = now;
-                }
+            if done.is_ok() && self.store.now().abs_diff(remote.leased) >= lease::RENEWED_EVERY {
+                // It will be tried again, and pages are there meanwhile.
+                remote.leased = self.lease().unwrap_or(remote.leased);
             }
             self.store.count_traffic(name, objects.take_traffic());
             done
