@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use rusqlite::types::ValueRef;
 use tideline_journal::{Code, Error, Lsn, Result};
+use tideline_sync::Unread;
 
 /// Name of an argument before the schema that came later than it: where it is the last that is given, it is options if it
 /// looks like a JSON object, and else the schema.
@@ -110,13 +111,15 @@ impl<'a> Arguments<'a> {
     pub fn object(&self, at: usize) -> Result<Option<serde_json::Map<String, serde_json::Value>>> {
         const WANTED: &str = "options as a JSON object, like json_object('key', 'value')";
         let Some(text) = self.optional_text(at, WANTED)? else { return Ok(None) };
-        match serde_json::from_str(text) {
-            Ok(serde_json::Value::Object(options)) => Ok(Some(options)),
-            _ => {
-                let text = format!("{} of {} is no JSON object; give {WANTED}", self.name(at), self.function);
-                Err(Error::new(Code::Argument, text))
+        let what = format!("{} of {}", self.name(at), self.function);
+        let text = match tideline_sync::options(text) {
+            Ok(options) => return Ok(Some(options)),
+            Err(Unread::NoObject) => format!("{what} is no JSON object; give {WANTED}"),
+            Err(Unread::Twice(name)) => {
+                format!("{what} has '{}' twice; give it once", excerpt(name.as_bytes()))
             }
-        }
+        };
+        Err(Error::new(Code::Argument, text))
     }
 
     /// A JSON object with some of these keys; NULL is an empty one.

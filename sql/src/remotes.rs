@@ -97,6 +97,10 @@ fn perform(call: &Call<'_>, task: Task) -> Result<Value> {
     let located = if matches!(task, Task::Push) { call.commanded()? } else { call.changed()? };
     let store = located.store;
     let remotes = Remotes::of(&store).until(&interrupted);
+    if every.flatten().is_some() {
+        // It begins also while somebody else talks to the remote, but can't be tried then.
+        drop(call.patiently(&store, || store.remote_turn(name).map(drop)));
+    }
     let work = || match (every, task) {
         (Some(every), task) => remotes.keep_on(name, task, every),
         (None, Task::Push) => remotes.push(name),

@@ -75,6 +75,9 @@ pub(crate) struct Remote {
     pub pushes: bool,
     #[serde(default)]
     pub position: Option<Position>,
+    /// It has the commits up to this LSN as well, which are a part of what one push brought; 0 where nothing is known.
+    #[serde(default)]
+    pub part: u64,
     /// Writer in the manifest that was to be created last. Its number is the position's and 1.
     #[serde(default)]
     pub attempt: Option<String>,
@@ -105,9 +108,20 @@ impl Remote {
         self.uploading = None;
     }
 
+    /// What of a lineage it had when it was last talked to; `None` where nothing was there, as far as is known.
+    pub fn had(&self, lineage: [u8; 16]) -> Option<&Position> {
+        self.position.as_ref().filter(|position| position.lineage == lineage && position.number > 0)
+    }
+
+    /// The newest LSN of a lineage that it is known to have; `None` if it was never asked.
+    pub fn head(&self, lineage: [u8; 16]) -> Option<Lsn> {
+        let position = self.position.as_ref().filter(|position| position.lineage == lineage)?;
+        Some(position.lsn().max(Lsn::new(self.part)))
+    }
+
     /// Forgets what was known of the chain that it stood in: it may be another one.
     pub fn stand_elsewhere(&mut self) {
-        (self.swept, self.marked) = (0, 0);
+        (self.swept, self.marked, self.part) = (0, 0, 0);
     }
 
     /// One that several may push to, of which nothing is known yet.
@@ -120,6 +134,7 @@ impl Remote {
             probed: false,
             pushes: false,
             position: None,
+            part: 0,
             attempt: None,
             uploading: None,
             swept: 0,
@@ -168,7 +183,7 @@ impl Book {
     /// What is kept in the journal of a lineage for those that are pushed to.
     fn unsent(&self, lineage: [u8; 16]) -> Vec<Unsent> {
         let one = |remote: &Remote| {
-            let position = remote.position.as_ref().filter(|p| p.lineage == lineage && p.number > 0)?;
+            let position = remote.had(lineage)?;
             Some(Unsent { behind: position.lsn(), most: remote.settings.spool_limit() })
         };
         self.remotes.iter().filter(|remote| remote.pushes).filter_map(one).collect()

@@ -95,23 +95,26 @@ fn furthest(objects: &Objects<'_>, there: u64) -> Result<u64> {
 /// The number of the newest manifest, of which nothing is known; 0 where there is none. It is found digit by digit, in
 /// binary, from the first on.
 fn search(objects: &Objects<'_>) -> Result<u64> {
-    let was_there =
-        |number| -> Result<bool> { Ok(objects.exists(&name(number))? || objects.exists(&waymark(number))?) };
-    if !was_there(1)? {
+    if !was_there(objects, 1)? {
         return Ok(0);
     }
     let mut digit = 1;
-    while digit < LAST && was_there(digit * 2)? {
+    while digit < LAST && was_there(objects, digit * 2)? {
         digit *= 2;
     }
     let mut newest = digit;
     while digit > 1 {
         digit /= 2;
-        if was_there(newest | digit)? {
+        if was_there(objects, newest | digit)? {
             newest |= digit;
         }
     }
     Ok(newest)
+}
+
+/// Whether the manifest `number` is there, or a waymark says that it was. Of the first, one of both holds for ever.
+pub(crate) fn was_there(objects: &Objects<'_>, number: u64) -> Result<bool> {
+    Ok(objects.exists(&name(number))? || objects.exists(&waymark(number))?)
 }
 
 /// Where it says that there was a manifest of that number.

@@ -17,8 +17,8 @@ use crate::book::{Book, Position, Remote};
 use crate::cloning::Cloning;
 use crate::desk::Desk;
 use crate::lazy::{RemotePages, store_options};
+use crate::options::Options;
 use crate::point::Point;
-use crate::remotes::Options;
 use crate::settings::Given;
 
 /// Copies that are kept: pages that are damaged together are often of one LSN.

@@ -225,8 +225,9 @@ mod tests {
     use super::*;
     use crate::cloning::Cloning;
     use crate::lazy::RemotePages;
+    use crate::options::Options;
     use crate::point::Point;
-    use crate::remotes::{ORIGIN, Options, Remotes};
+    use crate::remotes::{ORIGIN, Remotes};
     use object_store::memory::InMemory;
     use serde_json::json;
     use std::collections::HashSet;

@@ -12,6 +12,9 @@ use crate::remotes::{Remotes, Task};
 /// Longest time between two tries that fail.
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// Longest time between two tries while somebody else talks to the remote; they cost no request.
+const BUSY: Duration = Duration::from_secs(1);
+
 /// What the thread and its owner share. They wait in the system's own way: a child of `fork` keeps parking_lot's queues.
 #[derive(Default)]
 struct Shared {
@@ -97,7 +100,9 @@ fn run(shared: &Shared, visitor: &Visitor, desk: &Weak<Desk>, name: &str, task: 
                 failures = 0;
                 every
             }
-            Some(Err(e)) if matches!(e.code(), Code::Busy | Code::Interrupted) => every,
+            // Somebody else talks to it; perhaps the one who kept on before, and is ending.
+            Some(Err(e)) if e.code() == Code::Busy => every.min(BUSY),
+            Some(Err(e)) if e.code() == Code::Interrupted => every,
             Some(Err(_)) => {
                 failures = (failures + 1).min(16);
                 behind(every, failures)

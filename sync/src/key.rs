@@ -103,7 +103,7 @@ fn decode(objects: &Objects<'_>, bytes: &[u8]) -> Result<Line> {
 
 fn gone(objects: &Objects<'_>) -> Error {
     let text = format!(
-        "{} has no object {KEY}: nothing was pushed there with a key, or it was removed; put it back, or begin anew there with tide_remote(name, url, options)",
+        "{} has no object {KEY}: nothing was pushed there with a key, or it was removed; put it back, or begin anew there with tide_remote(name, NULL), then tide_remote(name, url, options)",
         objects.url()
     );
     Error::new(Code::Missing, text)

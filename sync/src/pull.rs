@@ -9,7 +9,7 @@ use crate::chain::{self, Behind, Link, Sure};
 use crate::manifest::{Manifest, Part};
 use crate::objects::Objects;
 use crate::point::Point;
-use crate::push::{Found, Keep, diverged, has, holding, locate, settle};
+use crate::push::{Found, Keep, diverged, has, holding, locate, nothing_missed, settle};
 use crate::segment;
 use crate::whole;
 
@@ -29,7 +29,9 @@ pub(crate) fn pull(
     let mut position = match holding(store, remote)? {
         Some(position) => position,
         None if store.head() == Lsn::ZERO => {
-            let Some(head) = chain::head(objects)? else { return Ok(Lsn::ZERO) };
+            let Some(head) = chain::head(objects)? else {
+                return nothing_missed(store, objects, remote).map(|()| Lsn::ZERO);
+            };
             all(store, objects, &head, None)?
         }
         None => stand_anew(store, objects, remote, sure)?,
@@ -60,6 +62,8 @@ pub(crate) fn pull(
             if !until.has(part.last, part.time) {
                 if !part.full {
                     apply(store, objects, &link.manifest, known, until)?;
+                    // None of them is this store's own.
+                    remote.part = store.head().get();
                 }
                 return Ok(store.head());
             }
@@ -110,6 +114,9 @@ fn stand_anew(
 ) -> Result<Position> {
     let known = remote.position.clone();
     let found = locate(store, objects, known.as_ref())?;
+    if matches!(found, Found::Nothing) {
+        nothing_missed(store, objects, remote)?;
+    }
     remote.stand_elsewhere();
     match found {
         Found::Nothing => {

@@ -70,9 +70,26 @@ fn may_have(store: &Store, lsn: Lsn, id: u64) -> Result<bool> {
 /// The position of a remote, if the store still has the commit there, as far as that is known. One before everything is
 /// none: whoever pushes first decides what is there.
 pub(crate) fn holding(store: &Store, remote: &Remote) -> Result<Option<Position>> {
-    let ours = |p: &&Position| p.lineage == store.lineage() && p.number > 0 && p.lsn() <= store.head();
-    let Some(position) = remote.position.as_ref().filter(ours) else { return Ok(None) };
+    let ours = remote.had(store.lineage()).filter(|position| position.lsn() <= store.head());
+    let Some(position) = ours else { return Ok(None) };
     Ok(may_have(store, position.lsn(), position.id)?.then(|| position.clone()))
+}
+
+/// Refuses to begin at a place that is empty, and wasn't: what was kept there is gone, and somebody relies on it.
+///
+/// # Errors
+/// `Missing`.
+pub(crate) fn nothing_missed(store: &Store, objects: &Objects<'_>, remote: &Remote) -> Result<()> {
+    remote.had(store.lineage()).map_or(Ok(()), |position| Err(missed(objects, remote, position)))
+}
+
+fn missed(objects: &Objects<'_>, remote: &Remote, position: &Position) -> Error {
+    let (url, name) = (objects.url(), &remote.name);
+    let text = format!(
+        "{url} had this database up to LSN {}, and hasn't it any more: it was made anew, isn't mounted, or something removes objects there; put them back, or empty it and begin anew with tide_remote({name:?}, NULL), then tide_remote({name:?}, url, options)",
+        position.lsn
+    );
+    Error::new(Code::Missing, text)
 }
 
 /// Where a store is at a remote of which it knows no position, or an old one.
@@ -159,7 +176,7 @@ pub(crate) type Keep<'a> = dyn FnMut(&Remote) -> Result<()> + 'a;
 /// Pushes what the remote doesn't have; returns the LSN that it has then.
 ///
 /// # Errors
-/// `Diverged` if somebody else was faster, `Foreign`, `Offline`, `Denied`.
+/// `Diverged` if somebody else was faster, `Foreign`, `Offline`, `Denied`; `Missing` where nothing is any more.
 pub(crate) fn push(
     store: &Arc<Store>,
     objects: &Objects<'_>,
@@ -257,6 +274,9 @@ fn standing(
         }
     }
     let found = locate(store, objects, remote.position.as_ref())?;
+    if matches!(found, Found::Nothing) {
+        nothing_missed(store, objects, remote)?;
+    }
     remote.stand_elsewhere();
     match found {
         Found::Nothing => {
@@ -294,8 +314,12 @@ fn next(
         let before = match position.whole {
             0 => None,
             at => match chain::read(objects, at) {
+                Ok(Some(link)) => link.manifest.runs,
+                // One that is lost is one thing. Of somebody who pushes all the time the newest is always there.
+                Ok(None) if !chain::was_there(objects, 1)? => return Err(missed(objects, remote, position)),
+                Ok(None) => None,
                 Err(e) if e.code() == Code::Damaged => None,
-                found => found?.and_then(|link| link.manifest.runs),
+                Err(e) => return Err(e),
             },
         };
         let begun = remote.uploading.as_deref().and_then(hex::parse);

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::ObjectStore;
-use tideline_journal::{Clock, Code, Error, Lsn, Result, Store, SystemClock, Traffic};
+use tideline_journal::{Clock, Code, Error, Lsn, Result, Store, SystemClock, Traffic, side_folder};
 
 use crate::address::{Address, Kind, shown};
-use crate::book::{Book, Remote};
+use crate::book::{Book, Position, Remote};
 use crate::chain::Sure;
 use crate::desk::Desk;
 use crate::keeper::Keeper;
 use crate::key::nothing_hidden;
+use crate::options::Options;
 use crate::point::Point;
 use crate::probe::probe;
 use crate::segment::PIECE_BYTES;
 use crate::settings::{Given, Secrets};
 use crate::trim::GRACE;
-use crate::{lease, pull, push, trim};
+use crate::{lease, place, pull, push, trim};
 
 /// The remote that is meant where none is named.
 pub const ORIGIN: &str = "origin";
@@ -61,8 +62,20 @@ pub enum Task {
     Sync,
 }
 
-/// Options of a remote, or of a task, by their names.
-pub type Options = serde_json::Map<String, serde_json::Value>;
+/// The remote `known`, said again for an `address` that may be the place that it has; `None` where it is another.
+fn again(
+    known: &Remote,
+    told: &Secrets,
+    address: &Address,
+    options: Option<&Options>,
+    given: Option<&Given>,
+) -> Option<(Remote, Given)> {
+    let before = Given { settings: known.settings.clone(), secrets: told.clone() };
+    let given = given.cloned().unwrap_or_default().over(options.unwrap_or(&Options::new()), &before);
+    let was = Address::parse(&known.url).ok()?;
+    let one = place::may_be_one((&was, &known.settings), (address, &given.settings));
+    one.then(|| (Remote { url: address.url().to_owned(), ..known.clone() }, given))
+}
 
 /// The remotes of one store.
 pub struct Remotes<'a> {
@@ -107,7 +120,7 @@ impl<'a> Remotes<'a> {
     }
 
     /// Adds a remote, or changes it. What it is asked for must be safe there, unless only this store is ever pushed to it.
-    /// Without `options` those that it has stay.
+    /// Where it may be the place that it was, options that aren't named stay, and so does what is known of it.
     ///
     /// # Errors
     /// `Argument`; `Denied` where the object store lets two writers both believe that they won; `Offline`; `Busy`.
@@ -121,28 +134,28 @@ impl<'a> Remotes<'a> {
         }
         let address = Address::parse(url)?;
         let given = options.map(|options| Given::read(options, address.kind())).transpose()?;
+        if place::is_within(&address, &side_folder(self.store.path())) {
+            let text = format!("{url} is in the database's own side folder; give a folder of its own");
+            return Err(Error::new(Code::Argument, text));
+        }
         let _turn = self.store.remote_turn(name)?;
         let book = Book::load(self.store)?;
-        let known = book.remotes.iter().find(|known| known.name == name && known.url == url);
-        let mut remote = known.cloned().unwrap_or_else(|| Remote::new(name, url));
-        let mut secrets = known.is_none().then(Secrets::default);
-        if let Some(given) = given {
-            // With another key, or without, other objects are there.
-            if given.settings.key_at() != remote.settings.key_at() {
-                remote = Remote::new(name, url);
-            }
-            remote.single_writer = given.settings.flag("single_writer");
-            remote.settings = given.settings;
-            secrets = Some(given.secrets);
-        }
+        let known = book.remotes.iter().find(|known| known.name == name);
+        let told = known.map(|known| self.desk.told(name, &known.url, &known.settings)).unwrap_or_default();
+        let (mut remote, given) = known
+            .and_then(|known| again(known, &told, &address, options, given.as_ref()))
+            .unwrap_or_else(|| (Remote::new(name, url), given.unwrap_or_default()));
+        remote.single_writer = given.settings.flag("single_writer");
+        remote.settings = given.settings;
         let before = self.desk.told(name, url, &remote.settings);
-        if let Some(secrets) = secrets {
-            self.desk.tell(name, url, &remote.settings, secrets);
-        }
+        self.desk.tell(name, url, &remote.settings, given.secrets);
         self.desk.lose(name);
         self.desk.be_sure(name, None);
-        let probed = address.prepare().and_then(|()| {
-            let objects = self.desk.objects(name, &address, &remote.settings, true, self.stop)?;
+        // Where something was nothing is made: what is missing there is to be put back, a disk perhaps, and not hidden.
+        let begins = remote.had(self.store.lineage()).is_none();
+        let prepared = if begins { address.prepare() } else { Ok(()) };
+        let probed = prepared.and_then(|()| {
+            let objects = self.desk.objects(name, &address, &remote.settings, begins, self.stop)?;
             let probed = if remote.single_writer {
                 Ok(())
             } else if objects.seal().is_some() {
@@ -192,9 +205,10 @@ impl<'a> Remotes<'a> {
         let traffic = self.store.traffic();
         let (head, lineage) = (self.store.head(), self.store.lineage());
         let listed = |remote: Remote| {
-            let there = remote.position.filter(|p| p.lineage == lineage).map(|p| p.lsn());
-            let needs_full = match there.filter(|&there| there > Lsn::ZERO && there < head) {
-                Some(there) => self.store.identity(there)?.is_none(),
+            let there = remote.head(lineage);
+            let position = remote.had(lineage).map(Position::lsn);
+            let needs_full = match position.filter(|_| there.is_some_and(|there| there < head)) {
+                Some(position) => self.store.identity(position)?.is_none(),
                 None => false,
             };
             Ok(Listed {
@@ -245,25 +259,30 @@ impl<'a> Remotes<'a> {
     }
 
     /// Does `task` every so often, for as long as a connection of this process has the store open; `None` for not any
-    /// more. It is done once now, so that what can't work is told; that the remote is away is no reason not to begin.
+    /// more. It is done once now, so that what can't work is told; that the remote is away, or somebody else talks to it, is
+    /// no reason not to begin. Returns the LSN that the remote has, or, of a pull, this store.
     ///
     /// # Errors
     /// As [`Remotes::push`] and [`Remotes::pull`].
     pub fn keep_on(&self, name: &str, task: Task, every: Option<Duration>) -> Result<Lsn> {
         let Some(every) = every else {
-            Book::load(self.store)?.find(name)?;
+            let reached = self.reached(name, task)?;
             self.desk.stop_keeping(name);
-            return Ok(self.store.head());
+            return Ok(reached);
         };
-        self.desk.stop_keeping(name);
         let done = self.run(name, task);
-        if done.as_ref().is_ok() || done.as_ref().is_err_and(|e| e.code() == Code::Offline) {
-            self.desk.keep(name, Keeper::begin(self.store, &self.desk, name, task, every)?);
-        }
-        match done {
-            Err(e) if e.code() == Code::Offline => Ok(self.store.head()),
-            done => done,
-        }
+        // That passes, and trying again is what it is for. If not, whoever keeps on now goes on.
+        let passes = done.as_ref().is_err_and(|e| matches!(e.code(), Code::Offline | Code::Busy));
+        let reached = if passes { self.reached(name, task)? } else { done? };
+        self.desk.keep(name, Keeper::begin(self.store, &self.desk, name, task, every)?);
+        Ok(reached)
+    }
+
+    /// The LSN that `task` is known to have reached: the remote's, as it was when it was last talked to, or this store's.
+    fn reached(&self, name: &str, task: Task) -> Result<Lsn> {
+        let mut book = Book::load(self.store)?;
+        let there = book.find(name)?.head(self.store.lineage()).unwrap_or(Lsn::ZERO);
+        Ok(if task == Task::Pull { self.store.head() } else { there })
     }
 
     /// Does `task` if there may be something to do.
@@ -273,10 +292,33 @@ impl<'a> Remotes<'a> {
             let remote = book.find(name)?;
             let position = remote.position.as_ref().filter(|p| p.lineage == self.store.lineage());
             if remote.attempt.is_none() && position.is_some_and(|p| p.lsn() == self.store.head()) {
-                return Ok(());
+                return self.keep_lease(name);
             }
         }
         self.run(name, task).map(drop)
+    }
+
+    /// Has a lazy clone say that it still needs what it was cloned from, though it has nothing else to say.
+    fn keep_lease(&self, name: &str) -> Result<()> {
+        let is_due = |remote: &Remote| self.store.now().abs_diff(remote.leased) >= lease::RENEWED_EVERY;
+        if !self.store.is_clone() || !is_due(Book::load(self.store)?.find(name)?) {
+            return Ok(());
+        }
+        let _turn = self.store.remote_turn(name)?;
+        let leased = self.lease()?;
+        Book::change(self.store, |book| {
+            book.find(name)?.leased = leased;
+            Ok(())
+        })
+    }
+
+    /// Writes the lease again, if there is one; returns when that was. Who may not write has none.
+    fn lease(&self) -> Result<u64> {
+        let now = self.store.now();
+        match self.store.keep_source() {
+            Err(e) if e.code() != Code::Denied => Err(e),
+            _ => Ok(now),
+        }
     }
 
     /// Works with a remote, and keeps what became of it.
@@ -319,13 +361,9 @@ impl<'a> Remotes<'a> {
                 }
             }
             self.desk.be_sure(name, sure.noted().filter(|_| done.is_ok()));
-            let now = self.store.now();
-            if done.is_ok() && now.abs_diff(remote.leased) >= lease::RENEWED_EVERY {
-                // It will be tried again, and pages are there meanwhile. Who may not write has none.
-                let renewed = self.store.keep_source();
-                if renewed.is_ok() || renewed.is_err_and(|e| e.code() == Code::Denied) {
-                    remote.leased = now;
-                }
+            if done.is_ok() && self.store.now().abs_diff(remote.leased) >= lease::RENEWED_EVERY {
+                // It will be tried again, and pages are there meanwhile.
+                remote.leased = self.lease().unwrap_or(remote.leased);
             }
             self.store.count_traffic(name, objects.take_traffic());
             done

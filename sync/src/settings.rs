@@ -68,6 +68,9 @@ const KNOWN: [Known; 23] = [
     Known { name: "sas", kinds: &[Kind::Azure], what: What::Secret },
 ];
 
+/// The options that say where a key is; it is in one place.
+const KEY_AT: [&str; 2] = ["key_file", "key_env"];
+
 /// What is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -178,6 +181,24 @@ impl Given {
         }
         Ok(given)
     }
+
+    /// The same, with what `options`, of which it was read, don't name as it was `before`, for the same place. Where the
+    /// key is has two names, and credentials go together. They don't go to another machine.
+    pub fn over(mut self, options: &serde_json::Map<String, serde_json::Value>, before: &Given) -> Given {
+        let named = |name: &str| options.contains_key(name);
+        let key_named = KEY_AT.iter().any(|name| named(name));
+        for (name, text) in &before.settings.0 {
+            let told_elsewhere = key_named && KEY_AT.contains(&name.as_str());
+            if !named(name) && !told_elsewhere {
+                self.settings.0.insert(name.clone(), text.clone());
+            }
+        }
+        let secrets_named = KNOWN.iter().any(|known| known.what == What::Secret && named(known.name));
+        if !secrets_named && self.settings.place() == before.settings.place() {
+            self.secrets = before.secrets.clone();
+        }
+        self
+    }
 }
 
 impl Settings {
@@ -196,7 +217,7 @@ impl Settings {
 
     /// Where the key is that encrypts the remote: in a file, or in a variable of the environment.
     pub fn key_at(&self) -> [Option<&str>; 2] {
-        ["key_file", "key_env"].map(|name| self.text(name))
+        KEY_AT.map(|name| self.text(name))
     }
 
     /// Those that say, with the URL, whose machine is talked to.
@@ -301,6 +322,39 @@ mod tests {
                 assert_eq!(read(wrong, kind).unwrap_err().code(), Code::Argument);
             }
         }
+    }
+
+    #[test]
+    fn what_is_not_named_stays_and_null_is_the_default_again() {
+        let before = read(
+            json!({"endpoint": "http://a", "region": "x", "retain": "none", "key_file": "/k",
+                "access_key_id": "K", "session_token": "T"}),
+            Kind::S3,
+        )
+        .unwrap();
+        let over = |options: serde_json::Value| {
+            let options = options.as_object().unwrap();
+            Given::read(options, Kind::S3).unwrap().over(options, &before)
+        };
+        assert_eq!(over(json!({})), before);
+        // Of credentials, none is left of those before.
+        let given = over(json!({"access_key_id": "L"}));
+        assert_eq!(given.settings, before.settings);
+        assert_eq!(
+            (given.secrets.text("access_key_id"), given.secrets.text("session_token")),
+            (Some("L"), None)
+        );
+        let given = over(json!({"retain": null, "region": "y"}));
+        assert_eq!(given.settings.retention(), None);
+        assert_eq!(
+            (given.settings.text("region"), given.settings.text("endpoint")),
+            (Some("y"), Some("http://a"))
+        );
+        assert_eq!(given.secrets, before.secrets);
+        assert_eq!(over(json!({"key_env": "K"})).settings.key_at(), [None, Some("K")]);
+        assert_eq!(over(json!({"key_file": null})).settings.key_at(), [None, None]);
+        // Another machine isn't told what this one may know.
+        assert_eq!(over(json!({"endpoint": "http://b"})).secrets, Secrets::default());
     }
 
     #[test]

@@ -638,12 +638,10 @@ fn a_push_goes_on_from_what_is_there_and_not_from_what_was() {
     commit(&store, &mut rng).unwrap();
     remotes(&store, &fickle).push("origin").unwrap();
     commit(&store, &mut rng).unwrap();
-    // Another disk is mounted by now: an empty one, or one with an older copy.
-    for memory in [InMemory::new(), older] {
-        let other = Fickle::over(memory);
-        assert_eq!(remotes(&store, &other).push("origin").unwrap(), Lsn::new(4));
-        assert_eq!(cloned(&other), read(&store).unwrap());
-    }
+    // Another disk is mounted by now, with an older copy.
+    let other = Fickle::over(older);
+    assert_eq!(remotes(&store, &other).push("origin").unwrap(), Lsn::new(4));
+    assert_eq!(cloned(&other), read(&store).unwrap());
     // And the first one again.
     commit(&store, &mut rng).unwrap();
     assert_eq!(remotes(&store, &fickle).push("origin").unwrap(), Lsn::new(5));

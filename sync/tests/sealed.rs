@@ -169,7 +169,8 @@ fn without_its_key_or_with_another_nothing_is_read_and_nothing_changed() {
     // Who has been there, and says now that there is no key: a position is none for other names.
     let stored = objects(&fickle);
     let own = read(&store).unwrap();
-    remotes(&store, &fickle).add("origin", URL, Some(&alone(Options::new()))).unwrap();
+    let none = Options::from_iter([("key_file".to_owned(), serde_json::Value::Null)]);
+    remotes(&store, &fickle).add("origin", URL, Some(&alone(none))).unwrap();
     commit(&store, &mut Rng(4)).unwrap();
     for ask in [tideline_sync::Remotes::push, tideline_sync::Remotes::pull, tideline_sync::Remotes::sync] {
         let refused = ask(&remotes(&store, &fickle), "origin").unwrap_err();
@@ -238,6 +239,9 @@ fn a_key_that_is_gone_from_its_place_is_missed_and_a_place_is_begun_anew_when_th
         let refused = ask(&remotes(&store, &lost), "origin").unwrap_err();
         assert_eq!(refused.code(), Code::Missing, "{refused}");
     }
+    let refused = remotes(&store, &lost).add("origin", URL, Some(&key)).unwrap_err();
+    assert_eq!(refused.code(), Code::Missing, "{refused}");
+    remotes(&store, &lost).remove("origin").unwrap();
     remotes(&store, &lost).add("origin", URL, Some(&key)).unwrap();
     assert_eq!(remotes(&store, &lost).push("origin").unwrap(), store.head());
     assert_eq!(read(&cloned(&lost, &key)).unwrap(), read(&store).unwrap());

@@ -12,7 +12,7 @@ use common::{Failing, Fickle, Moved, URL, clone_until, commit, now, objects, opt
 use object_store::{ObjectStore, ObjectStoreExt};
 use tideline_journal::disk::{Disk, SimDisk, SimProcess};
 use tideline_journal::{Clock, Code, Lsn, Result, Retention, Store, SystemClock};
-use tideline_sync::{Address, Options, Point, RemotePages, Remotes};
+use tideline_sync::{Address, Listed, Options, Point, RemotePages, Remotes};
 
 const DAY: u64 = 24 * 3600 * 1000;
 
@@ -171,7 +171,12 @@ fn a_clone_of_the_past_catches_up_when_it_pulls() {
         let process = SimDisk::new().process();
         assert_eq!(world.clone_to(&process, Point::Lsn(Lsn::new(lsn))).unwrap(), Lsn::new(lsn));
         let store = reopen(&process, &world.fickle, "/b.db").unwrap();
+        // What it has came from there, also where it is a part of what one push brought.
+        let listed = |store| remotes(store, &world.fickle).list().unwrap().remove(0);
+        let Listed { head, ahead, needs_full, .. } = listed(&store);
+        assert_eq!((head, ahead, needs_full), (Some(Lsn::new(lsn)), 0, false));
         assert_eq!(remotes(&store, &world.fickle).pull("origin").unwrap(), world.store.head(), "{lsn}");
+        assert_eq!(listed(&store).ahead, 0);
         assert_eq!(read(&store).unwrap(), read(&world.store).unwrap());
     }
 }
@@ -343,6 +348,30 @@ fn what_a_lazy_clone_needs_stays_for_as_long_as_it_says_so() {
                 assert!(lapsed, "after {days} days: {e}");
                 assert_eq!(e.code(), Code::Missing, "{e}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_clone_that_only_keeps_on_pushing_says_that_it_is_there() {
+    let world = World::new(&keeping("none"));
+    let process = SimDisk::new().process();
+    world.clone_to(&process, Point::Newest).unwrap();
+    let own =
+        tideline_journal::Options { clock: Arc::clone(&world.clock) as _, ..common::options(&world.fickle) };
+    let store = Store::open(process as Arc<dyn Disk>, Path::new("/b.db"), own).unwrap();
+    let _connection = tideline_journal::Session::new(Arc::clone(&store)).unwrap();
+    let there = remotes(&store, &world.fickle);
+    let often = Some(std::time::Duration::from_millis(5));
+    there.keep_on("origin", tideline_sync::Task::Push, often).unwrap();
+    for _ in 0..2 {
+        let later = world.clock.now_ms() + 3 * DAY;
+        world.fickle.set_clock(later);
+        world.clock.0.store(later, Ordering::SeqCst);
+        let begun = std::time::Instant::now();
+        while world.fickle.written_in("lease") != [later] {
+            assert!(begun.elapsed().as_secs() < 60, "nothing is said");
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
 }

@@ -287,6 +287,9 @@ assert "second" in text
 # A second adding of the same changes nothing; another URL begins anew.
 one(source, "SELECT tide_remote('second', ?)", second)
 assert listed(source, "head", "second") == (3,)
+one(source, "SELECT tide_remote('second', ?, json_object('spool_mib', 7))", second + "/")
+assert listed(source, "url, head", "second") == (second + "/", 3)
+assert one(source, "SELECT tide_push('second', json_object('every', NULL))") == 3
 one(source, "SELECT tide_remote('second', ?)", place("third"))
 assert listed(source, "head", "second") == (None,)
 one(source, "SELECT tide_push('second')")
@@ -312,6 +315,10 @@ for statement, *values in [
     ("SELECT tide_remote('x', 'https://bucket.example/app')",),
     ("SELECT tide_remote('x', 's3://bucket/app', '{\"regoin\": \"x\"}')",),
     ("SELECT tide_remote('x', 'file:///')",),
+    ("SELECT tide_remote('x', ?)", URL.replace("there", "source.db-tide")),
+    ("SELECT tide_remote('x', ?)", URL.replace("there", "source.db-tide/in/it")),
+    ("SELECT tide_remote('x', ?, '{\"cache_mib\": 1, \"cache_mib\": 2}')", URL),
+    ("SELECT tide_push('origin', '{\"every\": \"1s\", \"every\": null}')",),
     ("SELECT tide_remote('x', 17)",),
     ("SELECT tide_remote('x', ?, '{\"pace\": 1}')", URL),
     ("SELECT tide_remote('x', ?, '[]')", URL),
@@ -379,7 +386,17 @@ if KIND != "file":
     sys.exit()
 # A remote that is away is tried again later, and later.
 source = connect("source.db")
+there = one(source, "SELECT tide_lsn()")
+source.execute("INSERT INTO t VALUES (98, 0)")
 os.rename("there", "elsewhere")
+assert one(source, "SELECT tide_push('origin', json_object('every', '10ms'))") == there
+# A folder that isn't mounted is no new one.
+denies(source, "OFFLINE", "SELECT tide_remote('origin', ?)", URL)
+os.mkdir("there")
+one(source, "SELECT tide_push('origin', json_object('every', NULL))")
+text = denies(source, "MISSING", "SELECT tide_push()")
+assert "tide_remote" in text and os.listdir("there") == []
+os.rmdir("there")
 one(source, "SELECT tide_push('origin', json_object('every', '10ms'))")
 wait_for("a failure", lambda: listed(source, "last_error")[0] and listed(source, "next_try")[0])
 source.execute("INSERT INTO t VALUES (99, 0)")
@@ -485,7 +502,7 @@ if KIND == "file":
 assert push(source) == 5 and pull(copy) == 5
 
 # Who says a moment later that there is no key puts nothing there in the clear.
-one(source, "SELECT tide_remote('origin', ?, json_object('single_writer', 1))", place_of)
+one(source, "SELECT tide_remote('origin', ?, json_object('single_writer', 1, 'key_file', NULL))", place_of)
 source.execute("INSERT INTO t VALUES (1003, 'in the clear')")
 said += [denies(source, "DENIED", f"SELECT {call}()") for call in ["tide_push", "tide_pull", "tide_sync"]]
 one(source, "SELECT tide_remote('origin', ?, ?)", place_of, by_env)

@@ -1,0 +1,230 @@
+//! What is said of a remote again, what keeps on meanwhile, and a place that is suddenly empty.
+
+mod common;
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::pages::{Rng, open, read};
+use common::{Fickle, URL, cloned, commit, objects, remotes};
+use object_store::memory::InMemory;
+use tideline_journal::disk::SimDisk;
+use tideline_journal::{Clock, Code, Lsn, Retention, Session, Store, SystemClock};
+use tideline_sync::{Options, Remotes, Task};
+
+/// Another spelling of the URL.
+const RESPELLED: &str = "file:///tmp/";
+const SELDOM: Option<Duration> = Some(Duration::from_secs(3600));
+const OFTEN: Option<Duration> = Some(Duration::from_millis(5));
+
+fn with(pairs: &[(&str, serde_json::Value)]) -> Options {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+}
+
+/// A store whose commits are at its remote `origin`.
+fn pushed(fickle: &Arc<Fickle>, commits: u64, options: Option<&Options>) -> Arc<Store> {
+    let store = open(&SimDisk::new().process()).unwrap();
+    for seed in 1..=commits {
+        commit(&store, &mut Rng(seed)).unwrap();
+    }
+    remotes(&store, fickle).add("origin", URL, options).unwrap();
+    assert_eq!(remotes(&store, fickle).push("origin").unwrap(), Lsn::new(commits));
+    store
+}
+
+/// Waits for what another thread does; a minute is for ever.
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..6000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{what} didn't come");
+}
+
+#[test]
+fn who_begins_to_keep_on_pushing_is_told_what_the_remote_has() {
+    let fickle = Fickle::new();
+    let store = pushed(&fickle, 2, None);
+    commit(&store, &mut Rng(3)).unwrap();
+    remotes(&store, &fickle).add("far", URL, None).unwrap();
+    let _connection = Session::new(Arc::clone(&store)).unwrap();
+    // It is away for now. The second was never pushed to.
+    fickle.fail_some(1000, 1);
+    for (name, every, there) in
+        [("origin", SELDOM, 2), ("far", SELDOM, 0), ("origin", None, 2), ("far", None, 0)]
+    {
+        let there_all = remotes(&store, &fickle);
+        let tell = |task| there_all.keep_on(name, task, every).unwrap();
+        assert_eq!(tell(Task::Push), Lsn::new(there), "{name}");
+        assert_eq!(tell(Task::Sync), Lsn::new(there), "{name}");
+        assert_eq!(tell(Task::Pull), Lsn::new(3), "{name}: what is here");
+    }
+    fickle.fail_some(0, 0);
+    assert_eq!(remotes(&store, &fickle).keep_on("origin", Task::Push, SELDOM).unwrap(), Lsn::new(3));
+}
+
+#[test]
+fn who_keeps_on_does_so_until_another_begins() {
+    let fickle = Fickle::new();
+    let store = pushed(&fickle, 2, None);
+    let _connection = Session::new(Arc::clone(&store)).unwrap();
+    let stopped = Cell::new(false);
+    let stop = || stopped.get();
+    let there = remotes(&store, &fickle).until(&stop);
+    let next_try = || there.list().unwrap()[0].next_try;
+    there.keep_on("origin", Task::Push, SELDOM).unwrap();
+    wait_for("the first try", || next_try().is_some());
+    // What won't pass is told, and changes nothing.
+    let first = next_try();
+    stopped.set(true);
+    fickle.stall(true);
+    assert_eq!(there.keep_on("origin", Task::Pull, OFTEN).unwrap_err().code(), Code::Interrupted);
+    stopped.set(false);
+    fickle.stall(false);
+    assert_eq!(next_try(), first);
+    // Somebody else talks to it: that passes, and another begins.
+    commit(&store, &mut Rng(7)).unwrap();
+    let turn = store.remote_turn("origin").unwrap();
+    assert_eq!(there.keep_on("origin", Task::Push, SELDOM).unwrap(), Lsn::new(2));
+    drop(turn);
+    // It pushes soon, though it isn't to do so often.
+    wait_for("the push", || there.list().unwrap()[0].ahead == 0);
+    let in_a_minute = SystemClock.now_ms() + 60_000;
+    wait_for("its next try", || next_try().is_some_and(|time| time > in_a_minute));
+    let second = next_try();
+    push_elsewhere(&fickle);
+    commit(&store, &mut Rng(8)).unwrap();
+    assert_eq!(there.keep_on("origin", Task::Push, OFTEN).unwrap_err().code(), Code::Diverged);
+    assert_eq!(next_try(), second);
+}
+
+/// Has a clone push what nobody else has got.
+fn push_elsewhere(fickle: &Arc<Fickle>) {
+    let disk = SimDisk::new();
+    let process = disk.process();
+    common::clone(&process, fickle, "/b.db").unwrap();
+    let store = common::reopen(&process, fickle, "/b.db").unwrap();
+    commit(&store, &mut Rng(99)).unwrap();
+    remotes(&store, fickle).push("origin").unwrap();
+}
+
+#[test]
+fn another_spelling_of_its_url_or_place_of_its_key_changes_nothing_that_is_known() {
+    let keys = tempfile::tempdir().unwrap();
+    let key = |name: &str| {
+        let path = keys.path().join(name);
+        std::fs::write(&path, "ab".repeat(32)).unwrap();
+        ("key_file", path.to_str().unwrap().into())
+    };
+    let spool = ("spool_mib", serde_json::Value::from(0));
+    for (before, url, after) in [
+        (vec![spool.clone()], RESPELLED, None),
+        (vec![spool.clone()], RESPELLED, Some(vec![("cache_mib", 7.into())])),
+        (vec![spool.clone(), key("one")], URL, Some(vec![key("two")])),
+        (vec![spool.clone(), key("one")], RESPELLED, Some(vec![key("two"), spool.clone()])),
+    ] {
+        let fickle = Fickle::new();
+        let before = with(&before);
+        let store = pushed(&fickle, 3, Some(&before));
+        // What is there isn't in the journal any more, so that nothing but the position tells that it is the same.
+        store.set_retention(Retention::None).unwrap();
+        let mut rng = Rng(5);
+        while store.identity(Lsn::new(3)).unwrap().is_some() {
+            commit(&store, &mut rng).unwrap();
+        }
+        let there = remotes(&store, &fickle);
+        let after = after.map(|after| with(&after));
+        there.add("origin", url, after.as_ref()).unwrap();
+        let listed = &there.list().unwrap()[0];
+        assert_eq!((listed.url.as_str(), listed.head), (url, Some(Lsn::new(3))));
+        assert_eq!(there.push("origin").unwrap(), store.head(), "{url} {after:?}");
+    }
+}
+
+#[test]
+fn what_a_remote_that_is_said_again_has_not_got_stays() {
+    let fickle = Fickle::new();
+    let store = pushed(&fickle, 3, None);
+    store.set_retention(Retention::None).unwrap();
+    remotes(&store, &fickle).add("origin", RESPELLED, None).unwrap();
+    let mut rng = Rng(5);
+    for _ in 0..1000 {
+        commit(&store, &mut rng).unwrap();
+    }
+    assert!(store.identity(Lsn::new(3)).unwrap().is_some());
+    // Another place is another remote.
+    remotes(&store, &fickle).add("origin", "file:///tmp/other", None).unwrap();
+    assert_eq!(remotes(&store, &fickle).list().unwrap()[0].head, None);
+}
+
+#[test]
+fn options_that_are_not_named_stay() {
+    let fickle = Fickle::that(common::Honesty::Overwrites);
+    let single = with(&[("single_writer", true.into())]);
+    let store = pushed(&fickle, 1, Some(&single));
+    let there = remotes(&store, &fickle);
+    // Were it not said to be the only writer, this would be refused.
+    there.add("origin", URL, Some(&with(&[("cache_mib", 7.into())]))).unwrap();
+    there.add("origin", URL, Some(&with(&[]))).unwrap();
+    there.add("origin", URL, None).unwrap();
+    let null = with(&[("single_writer", serde_json::Value::Null)]);
+    assert_eq!(there.add("origin", URL, Some(&null)).unwrap_err().code(), Code::Denied);
+    // At another place, they are to be said.
+    let refused = there.add("origin", "file:///tmp/other", Some(&with(&[]))).unwrap_err();
+    assert_eq!(refused.code(), Code::Denied);
+}
+
+#[test]
+fn a_place_that_is_suddenly_empty_is_missed_until_it_is_begun_anew() {
+    let fickle = Fickle::new();
+    let store = pushed(&fickle, 2, None);
+    commit(&store, &mut Rng(4)).unwrap();
+    let empty = Fickle::over(InMemory::new());
+    // Saying the same of it again doesn't say that nothing is there.
+    for again in [false, true] {
+        if again {
+            remotes(&store, &empty).add("origin", URL, None).unwrap();
+        }
+        for ask in [Remotes::push, Remotes::pull, Remotes::sync] {
+            let refused = ask(&remotes(&store, &empty), "origin").unwrap_err();
+            assert_eq!(refused.code(), Code::Missing, "{refused}");
+            let text = refused.to_string();
+            assert!(text.contains("up to LSN 2") && text.contains("tide_remote(\"origin\", NULL)"), "{text}");
+            assert!(objects(&empty).is_empty());
+        }
+    }
+    assert!(remotes(&store, &empty).list().unwrap()[0].last_error.is_some());
+    // It is back.
+    assert_eq!(remotes(&store, &fickle).push("origin").unwrap(), Lsn::new(3));
+    // Or it begins anew, as that says.
+    remotes(&store, &empty).remove("origin").unwrap();
+    remotes(&store, &empty).add("origin", URL, None).unwrap();
+    assert_eq!(remotes(&store, &empty).push("origin").unwrap(), Lsn::new(3));
+    assert_eq!(cloned(&empty), read(&store).unwrap());
+}
+
+#[test]
+fn who_pushes_all_the_time_misses_what_is_gone_before_it_is_needed() {
+    let fickle = Fickle::new();
+    // A bucket, where it isn't looked again at what was there a moment ago.
+    let way = common::way(&fickle);
+    let store = open(&SimDisk::new().process()).unwrap();
+    let there = Remotes::through(&store, way);
+    there.add("origin", "s3://bucket/app", None).unwrap();
+    let push = |seed| {
+        commit(&store, &mut Rng(seed)).unwrap();
+        there.push("origin")
+    };
+    for seed in 1..=3 {
+        push(seed).unwrap();
+    }
+    for (at, _) in objects(&fickle) {
+        common::now(object_store::ObjectStoreExt::delete(&fickle.memory, &at)).unwrap();
+    }
+    let refused = (4..40).find_map(|seed| push(seed).err()).expect("a refusal");
+    assert_eq!(refused.code(), Code::Missing, "{refused}");
+    assert_eq!(push(40).unwrap_err().code(), Code::Missing);
+}
