@@ -207,6 +207,11 @@ pub fn is_at_rest(files: &Files) -> bool {
     files.get(BASE).is_some_and(|base| base.get(19) == Some(&1))
 }
 
+/// True if the base is marked: its store is being worked on.
+pub fn is_marked(files: &Files) -> bool {
+    files.get(BASE).is_some_and(|base| base.get(19) == Some(&0x54))
+}
+
 /// A disk with these files.
 pub fn load(files: &Files) -> Arc<SimDisk> {
     let disk = SimDisk::new();

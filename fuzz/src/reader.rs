@@ -12,7 +12,7 @@ use crate::layout::{
     CLAIMED, DURABLE, ENTRY_HEADER, EPOCH, FIRST, KIND, LAST, LEN, NOTES, PAGE_SIZE, PREV, RECORD, ROW,
     ROW_HASH, ROWS, SEGMENT_HEADER, TABLE, bounds, chain, newest_slot,
 };
-use crate::pages::{BASE, Content, Files, SIDE, canonical};
+use crate::pages::{Content, Files, SIDE, canonical, is_marked};
 use crate::value::{Field, get};
 
 /// Kinds of entries.
@@ -345,7 +345,7 @@ pub fn recover(files: &Files, states: &BTreeMap<u64, Content>) -> Result<Journal
     let lineage = get(&slot, (24, 8));
     let (durable, base) = (get(&slot, DURABLE), get(&slot, (96, 8)));
     let history = get(&slot, (320, 8));
-    let marked = files.get(BASE).is_some_and(|base| base.get(19) == Some(&0x54));
+    let marked = is_marked(&files);
     let mut ahead = Walk::start(&files);
     loop {
         match ahead.advance(true) {

@@ -11,7 +11,7 @@ use crate::layout::{
     RECORD, ROW, ROW_FIELDS, ROWS, SEGMENT_FIELDS, SEGMENT_HEADER, SLOT, SLOT_USED, TABLE, chain,
     newest_slot, sequence,
 };
-use crate::pages::{Change, Content, Files, PAGE, SIDE, image, is_at_rest};
+use crate::pages::{Change, Content, Files, PAGE, SIDE, image, is_marked};
 use crate::reader::{Journal, segment_path};
 use crate::value::{Value, edit, get, pick, put, seal};
 
@@ -150,8 +150,8 @@ pub struct Tail {
     lsn: u64,
     clean: bool,
     durable: u64,
-    /// Nobody has written since the base was brought to rest, so that nothing can be prepared.
-    at_rest: bool,
+    /// The base is. Where it is not, nobody has written since it was made or brought to rest, and nothing can be prepared.
+    marked: bool,
 }
 
 impl Tail {
@@ -171,7 +171,7 @@ impl Tail {
             lsn: journal.lsn,
             clean: true,
             durable: newest_slot(files).map_or(0, |slot| get(slot, DURABLE)),
-            at_rest: is_at_rest(files),
+            marked: is_marked(files),
         }
     }
 
@@ -251,7 +251,7 @@ impl Tail {
         let faultless = plan.fault.is_none();
         let decided = match plan.prepared {
             None => true,
-            Some(Prepared::Gone) => !self.at_rest,
+            Some(Prepared::Gone) => self.marked,
             Some(Prepared::There | Prepared::Nameless) => false,
         };
         self.forged |= matches!(plan.fault, Some(Fault::Lsns(..) | Fault::Header(..) | Fault::Row(..)));

@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use serde_json::json;
 use tideline_journal::disk::RealDisk;
 use tideline_journal::{Code, Error, Lsn, Result, Store, interrupted};
-use tideline_sync::{Cloning, Listed, ORIGIN, Point, Remotes, Task, store_options};
+use tideline_sync::{Cloning, Listed, ORIGIN, Point, Remotes, Task, quoted, store_options};
 
 use crate::call::Call;
 use crate::functions::integer;
@@ -174,8 +174,9 @@ pub(crate) fn status(store: &Arc<Store>) -> Result<serde_json::Value> {
 pub(crate) fn nothing_unsent(store: &Arc<Store>) -> Result<()> {
     match Remotes::of(store).list()?.into_iter().find(|remote| remote.ahead > 0) {
         Some(Listed { name, ahead, .. }) => {
+            let name = quoted(&name);
             let text = format!(
-                "{ahead} commits aren't at the remote {name:?}; push them with tide_push({name:?}), or remove the remote with tide_remote({name:?}, NULL)"
+                "{ahead} commits aren't at the remote {name}; push them with tide_push({name}), or remove the remote with tide_remote({name}, NULL)"
             );
             Err(Error::new(Code::Busy, text))
         }

@@ -152,6 +152,11 @@ pub(crate) struct Book {
     pub remotes: Vec<Remote>,
 }
 
+/// A remote's name as SQL writes it.
+pub fn quoted(name: &str) -> String {
+    format!("'{}'", name.replace('\'', "''"))
+}
+
 impl Book {
     /// As the store has it.
     pub fn load(store: &Store) -> Result<Book> {
@@ -196,10 +201,10 @@ impl Book {
     pub fn find(&mut self, name: &str) -> Result<&mut Remote> {
         let names: Vec<_> = self.remotes.iter().map(|remote| remote.name.clone()).collect();
         self.remotes.iter_mut().find(|remote| remote.name == name).ok_or_else(|| {
-            let name = shown(name);
+            let name = quoted(&shown(name));
             let text = match &names[..] {
-                [] => format!("there is no remote {name:?}; add it with tide_remote({name:?}, url)"),
-                names => format!("there is no remote {name:?}; there are {}", names.join(", ")),
+                [] => format!("there is no remote {name}; add it with tide_remote({name}, url)"),
+                names => format!("there is no remote {name}; there are {}", names.join(", ")),
             };
             Error::new(Code::Argument, text)
         })

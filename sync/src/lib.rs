@@ -42,6 +42,7 @@ mod whole;
 mod wire;
 
 pub use address::{Address, Kind};
+pub use book::quoted;
 pub use cloning::Cloning;
 pub use lazy::{RemotePages, store_options};
 pub use options::{Options, Unread, options};

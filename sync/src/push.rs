@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tideline_journal::{Code, Error, Lsn, Result, Retention, Store, random_id};
 
-use crate::book::{Position, Remote};
+use crate::book::{Position, Remote, quoted};
 use crate::cache::Cache;
 use crate::chain::{self, Appended, Behind, Link, Sure};
 use crate::hex;
@@ -84,9 +84,9 @@ pub(crate) fn nothing_missed(store: &Store, objects: &Objects<'_>, remote: &Remo
 }
 
 fn missed(objects: &Objects<'_>, remote: &Remote, position: &Position) -> Error {
-    let (url, name) = (objects.url(), &remote.name);
+    let (url, name) = (objects.url(), quoted(&remote.name));
     let text = format!(
-        "{url} had this database up to LSN {}, and hasn't it any more: it was made anew, isn't mounted, or something removes objects there; put them back, or empty it and begin anew with tide_remote({name:?}, NULL), then tide_remote({name:?}, url, options)",
+        "{url} had this database up to LSN {}, and hasn't it any more: it was made anew, isn't mounted, or something removes objects there; put them back, or empty it and begin anew with tide_remote({name}, NULL), then tide_remote({name}, url, options)",
         position.lsn
     );
     Error::new(Code::Missing, text)
