@@ -216,6 +216,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_said_of_a_remote_can_be_called() {
+        assert_eq!(quoted("it's"), "'it''s'");
+        let mut book = Book { remotes: Vec::new() };
+        let said = book.find("it's").map(|_| ()).unwrap_err().to_string();
+        assert!(said.contains("tide_remote('it''s', url)"), "{said}");
+    }
+
+    #[test]
     fn the_journal_is_kept_for_those_that_are_pushed_to_from_where_they_are() {
         let at = |lsn| Some(Position { number: 3, lsn, ..Position::start([1; 16]) });
         let remote =
