@@ -1,5 +1,6 @@
 //! What a connection gets when it is opened.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
 use std::sync::Arc;
@@ -44,8 +45,8 @@ impl Locate for Stores {
                 Code::Argument,
                 format!(
                     "schema {schema} isn't a database that is open through vfs=tideline; \
-                     ATTACH 'file:PATH?vfs=tideline' AS \"{}\"",
-                    schema.replace('"', "\"\"")
+                     ATTACH 'file:PATH?vfs=tideline' AS {}",
+                    identifier(schema)
                 ),
             )),
         }
@@ -210,4 +211,12 @@ unsafe fn tune(db: *mut ffi::sqlite3) {
 unsafe fn run(db: *mut ffi::sqlite3, sql: &CStr) -> bool {
     // SAFETY: the caller's promise.
     unsafe { ffi::sqlite3_exec(db, sql.as_ptr(), None, ptr::null_mut(), ptr::null_mut()) == ffi::SQLITE_OK }
+}
+
+/// A schema's name as SQL writes it.
+fn identifier(name: &str) -> Cow<'_, str> {
+    if !name.is_empty() && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric()) {
+        return name.into();
+    }
+    format!("\"{}\"", name.replace('"', "\"\"")).into()
 }

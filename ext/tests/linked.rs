@@ -75,6 +75,8 @@ fn other_databases_are_left_alone() {
     assert_eq!(number(&plain, "SELECT tide_lsn('b')"), 1);
     let error = plain.query_row("SELECT tide_lsn('c')", (), |_| Ok(())).unwrap_err().to_string();
     assert!(error.contains("ATTACH 'file:PATH?vfs=tideline' AS c"), "{error}");
+    let odd = plain.query_row("SELECT tide_lsn('a \"b')", (), |_| Ok(())).unwrap_err().to_string();
+    assert!(odd.contains(r#"AS "a ""b""#), "{odd}");
 }
 
 // LESSONS.md 4 and 38, PAGER.md 13.

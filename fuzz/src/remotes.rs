@@ -172,10 +172,10 @@ pub(crate) fn wait_for_keeper(db: &Connection, name: &str, schema: &str) {
     wait(|| db.query_row(sql, [name, schema], |row| row.get(0)).unwrap_or_else(|e| panic!("{e}: {name}")));
 }
 
-/// Waits until no thread that remotes need is left: all stores are closed.
+/// Waits until no thread of the library is left, of which something would look like a leak: all stores are closed.
 pub(crate) fn wait_for_threads() {
     let ours = |entry: fs::DirEntry| {
-        fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.starts_with("tideline-"))
+        fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.starts_with("tideline"))
     };
     wait(|| !fs::read_dir("/proc/self/task").into_iter().flatten().flatten().any(ours));
 }

@@ -71,6 +71,15 @@ impl Store {
         }
     }
 
+    /// Makes what is in a segment durable, apart from what D says.
+    ///
+    /// # Errors
+    /// `Io`, which poisons the store; `Poisoned`, as another process may have been told of what this sync then wasn't.
+    pub(crate) fn sync_segment(&self, segment: &Segment) -> Result<()> {
+        segment.sync().inspect_err(|_| self.control.poison())?;
+        if self.control.poisoned() { Err(poisoned()) } else { Ok(()) }
+    }
+
     /// Makes everything up to `lsn` durable, and nothing else.
     pub(crate) fn make_just_durable(&self, lsn: Lsn) -> Result<()> {
         self.make_durable_through(lsn, Some(lsn), false)
@@ -87,6 +96,11 @@ impl Store {
                 return Err(poisoned());
             }
             match self.control.take(Word::Flusher) {
+                // Whoever had it before may have failed since it was looked at.
+                Ok(()) if self.control.poisoned() => {
+                    self.control.release(Word::Flusher);
+                    return Err(poisoned());
+                }
                 Ok(()) => {
                     if limit.is_none() && !writer {
                         self.gather();
@@ -198,5 +212,62 @@ impl Store {
             Err(e) if e.code() == Code::Poisoned => Ok(()),
             other => other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::disk::{Disk, FaultKind, SimDisk};
+    use crate::format::Retention;
+    use crate::sample::{last, write};
+    use crate::session::{Durability, Session};
+    use crate::store::Options;
+
+    /// Commits while a call fails, and goes on; returns what was acknowledged as durable last.
+    fn commits(store: &Arc<Store>) -> Result<u8> {
+        let mut session = Session::new(Arc::clone(store))?;
+        let mut acknowledged = 0;
+        for fill in 1..=40 {
+            let done = write(&mut session, fill).and_then(|()| {
+                session.prepare(None)?;
+                session.publish(Durability::Disk, false)
+            });
+            if done.is_ok() {
+                acknowledged = fill;
+            }
+            // What is due then may fail as well.
+            drop(session.rollback().and(session.end_read()));
+        }
+        Ok(acknowledged)
+    }
+
+    #[test]
+    fn nothing_is_built_upon_what_a_failed_sync_has_forgotten() -> Result<()> {
+        let path = Path::new("/app.db");
+        let open = |disk: &Arc<SimDisk>| {
+            let process = disk.process();
+            let options = Options { background: false, segment_bytes: 8 << 10, ..Options::default() };
+            Store::open(Arc::clone(&process) as Arc<dyn Disk>, path, options).map(|store| (process, store))
+        };
+        for step in 0.. {
+            let disk = SimDisk::new();
+            let (process, store) = open(&disk)?;
+            store.set_retention(Retention::None)?;
+            let at = disk.steps() + step;
+            disk.fail(at, FaultKind::SyncForgets);
+            let acknowledged = commits(&store)?;
+            if disk.steps() <= at {
+                assert!(step > 100, "{step} steps");
+                break;
+            }
+            process.kill();
+            drop(store);
+            let (_process, store) = open(&disk).unwrap_or_else(|e| panic!("step {step}: {e}"));
+            assert!(last(&store)? >= acknowledged, "step {step}");
+        }
+        Ok(())
     }
 }

@@ -88,7 +88,7 @@ impl Store {
         let journal = || index.segments().filter(|s| s.header.kind == SegmentKind::Journal);
         let sealed = journal().zip(journal().skip(1)).find(|(_, next)| next.header.first == horizon.next());
         match sealed {
-            Some((sealed, _)) => sealed.sync().inspect_err(|_| self.control.poison()),
+            Some((sealed, _)) => self.sync_segment(sealed),
             None => Ok(()),
         }
     }
@@ -276,7 +276,7 @@ impl Store {
                     block.first_segment = way;
                 } else if let Some(first) = index.retained(horizon).next() {
                     // Its header, and the seal that leads on from it.
-                    first.sync().inspect_err(|_| self.control.poison())?;
+                    self.sync_segment(first)?;
                     block.first_segment = first.header.number;
                 }
             }

@@ -231,7 +231,8 @@ impl Store {
 
     /// True if a fold was due and is begun.
     fn begin_fold(&self, job: &mut Option<crate::fold::FoldJob>) -> Result<bool> {
-        if !self.control.file().try_lock(Lock::Fold)? {
+        // What is on the disk isn't known any more.
+        if self.control.poisoned() || !self.control.file().try_lock(Lock::Fold)? {
             return Ok(false);
         }
         let due = self.due();

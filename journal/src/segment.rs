@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
+
 use crate::disk::{Disk, File, How};
 use crate::error::{At, Code, Error, Result};
 use crate::format::{
@@ -38,6 +40,8 @@ pub(crate) struct Segment {
     inode: OnceLock<(u64, u64)>,
     /// The journal doesn't go through it any more, and this process has seen to its file.
     pub gone: AtomicBool,
+    /// A sync of it has failed.
+    unsynced: Mutex<bool>,
 }
 
 /// An entry whose record was found and whose checksum is right.
@@ -94,7 +98,8 @@ fn rows_are_right(header: &EntryHeader, table: &[u8]) -> bool {
 impl Segment {
     fn of(header: SegmentHeader, file: Arc<dyn File>, path: PathBuf, assumed: bool) -> Segment {
         let (under_way, gone) = (AtomicBool::default(), AtomicBool::default());
-        Segment { header, file, path, assumed, under_way, inode: OnceLock::new(), gone }
+        let unsynced = Mutex::default();
+        Segment { header, file, path, assumed, under_way, inode: OnceLock::new(), gone, unsynced }
     }
 
     /// False once its file has become a later segment. The header of an earlier one is there where the disk has
@@ -143,8 +148,21 @@ impl Segment {
     }
 
     /// Makes everything in it durable.
+    ///
+    /// # Errors
+    /// `Io`, also if it has failed before: the system tells of what it couldn't write once, and forgets it.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync().at(|| format!("syncing {}", self.path.display()))
+        let mut unsynced = self.unsynced.lock();
+        if *unsynced {
+            let path = self.path.display();
+            let text = format!(
+                "an fsync of {path} has failed, and another would prove nothing; close the database everywhere and open it again"
+            );
+            return Err(Error::new(Code::Io, text));
+        }
+        let synced = self.file.sync().at(|| format!("syncing {}", self.path.display()));
+        *unsynced = synced.is_err();
+        synced
     }
 
     /// Opens one that exists.

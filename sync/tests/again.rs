@@ -192,7 +192,7 @@ fn a_place_that_is_suddenly_empty_is_missed_until_it_is_begun_anew() {
             let refused = ask(&remotes(&store, &empty), "origin").unwrap_err();
             assert_eq!(refused.code(), Code::Missing, "{refused}");
             let text = refused.to_string();
-            assert!(text.contains("up to LSN 2") && text.contains("tide_remote(\"origin\", NULL)"), "{text}");
+            assert!(text.contains("up to LSN 2") && text.contains("tide_remote('origin', NULL)"), "{text}");
             assert!(objects(&empty).is_empty());
         }
     }

@@ -76,7 +76,7 @@ impl Session {
         // takes the super-journal for done with; the body; and the record, which asks for it.
         store.make_durable_as(store.control.appended(), true)?;
         // One that failed may have lost a seal, and another proves nothing.
-        let sync = |segment: &Segment| segment.sync().inspect_err(|_| store.control.poison());
+        let sync = |segment: &Segment| store.sync_segment(segment);
         crate::prepared::put_marker(&*store.disk, &store.path, &super_journal)?;
         if let Some(segment) = store.tail.lock().index.predecessor(&overlay.segment, overlay.start) {
             sync(segment)?;

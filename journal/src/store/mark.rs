@@ -108,10 +108,10 @@ impl Store {
         // No entry in it has made its header durable, nor the seal that leads to it: from the horizon on it must be
         // found, too.
         if let Some(before) = tail.index.predecessor(segment, tail.offset) {
-            before.sync()?;
+            self.sync_segment(before)?;
         }
         if tail.offset == SEGMENT_HEADER_LEN as u64 {
-            segment.sync()?;
+            self.sync_segment(segment)?;
         }
         let number = segment.header.number;
         Ok(Some(Position { lsn: base, segment: number, offset: tail.offset, chain: tail.chain }))
