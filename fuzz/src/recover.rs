@@ -180,7 +180,9 @@ impl Trial<'_> {
     fn open(&self, disk: &Arc<SimDisk>, opened: tideline_journal::Result<Arc<Store>>) -> Option<Arc<Store>> {
         let journal = match (&self.expected, &opened) {
             (Err(code), Err(e)) => {
-                assert_eq!(e.code(), *code, "{e}");
+                // At rest the last entry isn't read, whose epoch may tell that those behind the end count (R4).
+                let unread = is_at_rest(self.files) && *code == Code::Diverged && e.code() == Code::Damaged;
+                assert!(unread || e.code() == *code, "{e} instead of {code:?}");
                 return None;
             }
             (Ok(journal), Ok(_)) => journal,
