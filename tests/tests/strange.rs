@@ -102,6 +102,37 @@ assert sorted(os.listdir(".")) == there
 }
 
 #[test]
+fn who_is_refused_and_who_detaches_takes_nothing_from_those_who_are_opening() {
+    let scratch = Scratch::new();
+    scratch.write("letter.db", "this is a letter, not a database. ".repeat(50));
+    Shell::stock(&scratch, "a.db").ok("CREATE TABLE t(v);");
+    let script = r#"
+from tide import *
+import multiprocessing
+def meets(n):
+    for _ in range(60):
+        fails(lambda: connect("letter.db").execute("SELECT * FROM t"), "FORMAT")
+    for _ in range(60):
+        try:
+            db = connect("a.db", timeout=5)
+            db.execute("INSERT INTO t VALUES (1)")
+            if n == 0:
+                one(db, "SELECT tide_detach()")
+            db.close()
+        except sqlite3.Error as error:
+            # Somebody detaches, or others have it open; it isn't said that anything is lost.
+            text = str(error)
+            assert "BUSY" in text or "locked" in text or "readonly" in text or "tide_detach" in text, text
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        pool.map(meets, range(4))
+    assert not os.path.exists("letter.db-tide")
+    assert one(connect("a.db"), "PRAGMA integrity_check") == "ok"
+"#;
+    python(&scratch, script, &[]).ok();
+}
+
+#[test]
 fn what_a_folder_that_cannot_be_written_keeps_from_a_connection_is_told() {
     let scratch = Scratch::new();
     let mode =

@@ -140,15 +140,6 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Removes a side folder that was made for what is no database after all. Under the open lock.
-    pub(super) fn leave_nothing(&self) {
-        let control = Name::Control.to_string();
-        if self.disk.list(self.side).is_ok_and(|names| names == [control.as_str()]) {
-            drop(self.disk.remove(&self.side.join(control)));
-            drop(self.disk.remove_dir(self.side));
-        }
-    }
-
     /// Removes what was made, the superblock first.
     fn unmake(&self) -> std::io::Result<()> {
         let mut names = self.disk.list(self.side).unwrap_or_default();

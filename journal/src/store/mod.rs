@@ -11,6 +11,7 @@
 //! Locks are taken in this order: open, fold, superblock, tail.
 
 mod begin;
+mod entering;
 mod mark;
 mod opening;
 mod place;
@@ -27,11 +28,11 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{Clock, SystemClock};
-use crate::control::{Control, ControlFile, Lock};
+use crate::control::{Control, Lock};
 use crate::disk::{Disk, File, How, LockKind, fork_generation};
 use crate::error::{At, Code, Error, Result, making};
 use crate::fold::FoldJob;
-use crate::format::{Name, SIDE_SUFFIX, Superblock};
+use crate::format::{Name, SIDE_SUFFIX};
 use crate::index::Index;
 use crate::lsn::Lsn;
 use crate::maintenance::Maintenance;
@@ -211,52 +212,30 @@ impl Store {
         options: Options,
     ) -> Result<Arc<Store>> {
         let opening = Opening { disk: &*disk, path, side: &side, base: &*base, options: &options };
-        let new = !opening.has_side()?;
-        if new {
-            // Before anything is created: a marked base can't be read without what it belongs to.
-            let header = base_header(&*base)?;
-            if has_mark(&header) {
-                return Err(missing_side(path, &side));
-            }
-            match disk.create_dir(&side) {
-                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                    return Err(e).at(|| format!("creating {}", side.display()));
-                }
-                _ => {}
-            }
-            disk.copy_owner(path, &side).at(|| format!("setting the owner of {}", side.display()))?;
-            sync_name(&*disk, &side)?;
-        }
-        let control = ControlFile::open(&*disk, &side.join(Name::Control.to_string()))?;
-        control.lock(Lock::Open)?;
-        let built: Result<(Tail, Superblock, Control)> = (|| {
-            if !opening.joins(&control)? {
-                let recovered = opening.recover()?;
-                let block = &recovered.block;
-                control.rebuild(
-                    random()?,
-                    recovered.tail.index.applied(),
-                    recovered.folded(),
-                    block.history.max(block.horizon.lsn),
-                    recovered.marked,
-                    recovered.largest,
-                );
-                let claimed = control.claim()?;
-                base.lock(OPEN_BYTE, 1, LockKind::Read).at(|| format!("locking {}", path.display()))?;
-                Ok((recovered.tail, recovered.block, claimed))
-            } else {
-                control.lock(Lock::Superblock)?;
-                let same = opening.check_base(control.marked());
-                control.unlock(Lock::Superblock);
-                same?;
-                let (block, tail) = opening.attach(false)?;
-                Ok((tail, block, control.claim()?))
-            }
-        })();
-        if new && built.is_err() {
-            opening.leave_nothing();
-        }
-        let (tail, block, control) = built?;
+        let control = opening.enter()?;
+        let (tail, block) = if opening.joins(&control)? {
+            control.lock(Lock::Superblock)?;
+            let same = opening.check_base(control.marked());
+            control.unlock(Lock::Superblock);
+            same?;
+            let (block, tail) = opening.attach(false)?;
+            (tail, block)
+        } else {
+            let recovered = opening.recover().inspect_err(|_| opening.leave_nothing())?;
+            let block = &recovered.block;
+            control.rebuild(
+                random()?,
+                recovered.tail.index.applied(),
+                recovered.folded(),
+                block.history.max(block.horizon.lsn),
+                recovered.marked,
+                recovered.largest,
+            );
+            (recovered.tail, recovered.block)
+        };
+        let control = control.claim()?;
+        // Whoever is alone has it for itself so far.
+        base.lock(OPEN_BYTE, 1, LockKind::Read).at(|| format!("locking {}", path.display()))?;
         let lazy = opening.lazy(&block)?;
         let superblock = side.join(Name::Superblock.to_string());
         let inodes = inodes(&*disk, &*base, control.file(), &superblock)?;
