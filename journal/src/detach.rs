@@ -7,7 +7,7 @@ use crate::control::Lock;
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Name, Origin};
 use crate::lsn::Lsn;
-use crate::store::{Store, sync_name};
+use crate::store::{Store, remove_side, sync_name};
 
 impl Store {
     /// Folds everything, takes the mark off and removes the side folder. The connection that is open goes on reading what
@@ -103,17 +103,8 @@ impl Store {
                 self.rest()?;
             }
         }
-        // Without the superblock the rest means nothing, so it goes first.
-        let mut names = self.only_ours()?;
-        names.sort_by_key(|name| Name::parse(name) != Some(Name::Superblock));
-        for name in names {
-            let path = self.side.join(&name);
-            self.disk.remove(&path).at(|| format!("removing {}", path.display()))?;
-            // A stale write must find nothing to publish to.
-            self.control.set_detached();
-            self.disk.sync_dir(&self.side).at(|| format!("syncing {}", self.side.display()))?;
-        }
-        self.disk.remove_dir(&self.side).at(|| format!("removing {}", self.side.display()))?;
+        // A stale write must find nothing to publish to.
+        remove_side(&*self.disk, &self.side, self.only_ours()?, || self.control.set_detached())?;
         if discards {
             // It is marked: nobody takes it for a database until it is gone, too.
             self.disk.remove(&self.path).at(|| format!("removing {}", self.path.display()))?;

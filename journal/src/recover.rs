@@ -298,48 +298,49 @@ impl Opening<'_> {
         Ok(())
     }
 
+    /// State of the base as stock SQLite left it, as the first LSN of a store.
+    ///
+    /// # Errors
+    /// `NotADatabase`; `Busy` while it is in WAL mode; `Denied` where SQLite could only read it; `Io`.
+    pub fn left_by_stock(&self) -> Result<State> {
+        let len = self.base.len().at(|| format!("reading {}", self.path.display()))?;
+        if len == 0 {
+            return Ok(State::default());
+        }
+        let header = base_header(self.base)?;
+        let not_sqlite = || {
+            self.refuse(Code::NotADatabase, "isn't a SQLite database; give the path of one, or of nothing")
+        };
+        if header.len() < 100 || &header[..16] != b"SQLite format 3\0" {
+            return Err(not_sqlite()); // R19
+        }
+        if header[19] > 2 {
+            return Err(not_sqlite());
+        }
+        if header[18] > 2 {
+            let what = "is of a format that this SQLite can only read; write it with a newer one";
+            return Err(self.refuse(Code::Denied, what));
+        }
+        if header[18] > 1 || header[19] > 1 {
+            let what = "is in WAL mode; close it everywhere, or run PRAGMA journal_mode=DELETE on it in stock SQLite";
+            return Err(self.refuse(Code::Busy, what));
+        }
+        let page_size = page_size_of(&header).ok_or_else(not_sqlite)?;
+        let whole = len.div_ceil(page_size as u64);
+        let size = size_of(&header).filter(|&size| u64::from(size) <= whole).map_or(whole, u64::from);
+        Ok(State {
+            lsn: Lsn::new(1),
+            id: crate::store::random()?.max(1),
+            page_size: page_size as u32,
+            size: u32::try_from(size).map_err(|_| not_sqlite())?,
+            counters: Counters::of(&header),
+            time: self.options.clock.now_ms(),
+        })
+    }
+
     /// Makes the base as it is the first LSN of a store, or, if stock SQLite changed it, the next.
     fn adopt(&self, before: Option<(&Superblock, Lsn)>) -> Result<Recovered> {
-        let len = self.base.len().at(|| format!("reading {}", self.path.display()))?;
-        let mut state = State::default();
-        if len > 0 {
-            let header = base_header(self.base)?;
-            let not_sqlite = || {
-                Error::new(
-                    Code::NotADatabase,
-                    format!(
-                        "{} isn't a SQLite database; give the path of one, or of nothing",
-                        self.path.display()
-                    ),
-                )
-            };
-            if header.len() < 100 || &header[..16] != b"SQLite format 3\0" {
-                return Err(not_sqlite()); // R19
-            }
-            if header[19] > 2 {
-                return Err(not_sqlite());
-            }
-            if header[18] > 2 {
-                return Err(self.refuse(
-                    Code::Denied,
-                    "is of a format that this SQLite can only read; write it with a newer one",
-                ));
-            }
-            if header[18] > 1 || header[19] > 1 {
-                return Err(self.refuse(Code::Busy, "is in WAL mode; close it everywhere, or run PRAGMA journal_mode=DELETE on it in stock SQLite"));
-            }
-            let page_size = page_size_of(&header).ok_or_else(not_sqlite)?;
-            let whole = len.div_ceil(page_size as u64);
-            let size = size_of(&header).filter(|&size| u64::from(size) <= whole).map_or(whole, u64::from);
-            state = State {
-                lsn: Lsn::new(1),
-                id: crate::store::random()?.max(1),
-                page_size: page_size as u32,
-                size: u32::try_from(size).map_err(|_| not_sqlite())?,
-                counters: Counters::of(&header),
-                time: self.options.clock.now_ms(),
-            };
-        }
+        let mut state = self.left_by_stock()?;
         let Some((old, head)) = before else {
             return self.begin(self.block_at_rest(crate::store::random_id()?, state)?)?.cleaned(self);
         };

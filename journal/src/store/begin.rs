@@ -15,7 +15,7 @@ use crate::hashes::Hashes;
 use crate::present::Present;
 use crate::state::State;
 use crate::store::mark::{OPEN_BYTE, SHARED_FIRST, bare_header, put_mark};
-use crate::store::{Opening, Options, Store, side_folder, sync_name};
+use crate::store::{Opening, Options, Store, remove, remove_side, side_folder, sync_name};
 use crate::whole::write_whole;
 
 impl Store {
@@ -140,17 +140,11 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Removes what was made, the superblock first.
-    fn unmake(&self) -> std::io::Result<()> {
-        let mut names = self.disk.list(self.side).unwrap_or_default();
-        names.sort_by_key(|name| Name::parse(name) != Some(Name::Superblock));
-        for name in names {
-            self.disk.remove(&self.side.join(&name))?;
-            self.disk.sync_dir(self.side)?;
+    /// Removes what was made.
+    fn unmake(&self) -> Result<()> {
+        if let Ok(names) = self.disk.list(self.side) {
+            remove_side(self.disk, self.side, names, || {})?;
         }
-        if self.disk.exists(self.side)? {
-            self.disk.remove_dir(self.side)?;
-        }
-        self.disk.remove(self.path)
+        remove(self.disk, self.path)
     }
 }

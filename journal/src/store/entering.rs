@@ -1,16 +1,21 @@
 //! The side folder of a database that is being opened, and its control file: whoever opens or leaves waits for the others
 //! there.
 
+use std::io::ErrorKind;
+use std::path::Path;
+
 use crate::control::{ControlFile, Lock};
+use crate::disk::Disk;
 use crate::error::{At, Code, Error, Result};
 use crate::format::Name;
-use crate::store::{Opening, base_header, has_mark, missing_side, sync_name};
+use crate::store::{Opening, base_header, has_mark, missing_side};
 
 impl Opening<'_> {
     /// The control file, in a side folder that is made if there is none, with the open lock.
     ///
     /// # Errors
-    /// `Missing` where a marked base has none; `Busy`, `Io`.
+    /// `Missing` where a marked base has none, and as [`Opening::left_by_stock`] where there is no store and can be none;
+    /// `Busy`, `Io`.
     pub(super) fn enter(&self) -> Result<ControlFile> {
         /// How often it may be removed meanwhile.
         const PATIENCE: u32 = 100;
@@ -26,41 +31,64 @@ impl Opening<'_> {
             if there == Some(control.inode()?) {
                 return Ok(control);
             }
-            // Whoever had the lock was refused, or has detached, and has removed it.
+            // Whoever had the lock has detached, and has removed it.
         }
         Err(Error::new(Code::Busy, "other processes are opening and closing this database; try again"))
     }
 
-    /// Makes the side folder, if there is none.
+    /// Makes the side folder, if there is none. Whoever begins the store makes its name durable.
     fn make_side(&self) -> Result<()> {
         let Opening { disk, path, side, base, .. } = *self;
         if self.has_side()? {
             return Ok(());
         }
-        // Before anything is created: a marked base can't be read without what it belongs to.
-        if has_mark(&base_header(base)?) {
-            return Err(missing_side(path, side));
+        // Before anything is created: a marked base can't be read without what it belongs to, and what is no database
+        // keeps nothing of ours.
+        let refused = match has_mark(&base_header(base)?) {
+            true => Err(missing_side(path, side)),
+            false => self.left_by_stock().map(drop),
+        };
+        if let Err(e) = refused {
+            // Somebody else may have begun the store, and marked it, at this moment.
+            return if self.side_exists()? { Ok(()) } else { Err(e) };
         }
         match disk.create_dir(side) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
                 return Err(e).at(|| format!("creating {}", side.display()));
             }
             _ => {}
         }
-        disk.copy_owner(path, side).at(|| format!("setting the owner of {}", side.display()))?;
-        sync_name(disk, side)
-    }
-
-    /// Removes a side folder in which nothing is but the control file, of what is no database after all. With the open lock,
-    /// and nobody else there.
-    pub(super) fn leave_nothing(&self) {
-        let control = Name::Control.to_string();
-        let is_all = || self.disk.list(self.side).is_ok_and(|names| names == [control.as_str()]);
-        // Beneath a marked base a replacement may be going on.
-        let is_plain = base_header(self.base).is_ok_and(|header| !has_mark(&header));
-        if is_plain && is_all() {
-            drop(self.disk.remove(&self.side.join(&control)));
-            drop(self.disk.remove_dir(self.side));
+        match disk.copy_owner(path, side) {
+            // Somebody has removed it already, which opening the control file will tell.
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            owned => owned.at(|| format!("setting the owner of {}", side.display())),
         }
+    }
+}
+
+/// Removes a side folder with the files that are named, durably one by one, and calls `gone` after each. The superblock goes
+/// first: without it the rest means nothing. The control file goes last: whoever opens the database waits there, and then
+/// begins anew in the folder, which then stays.
+pub(crate) fn remove_side(
+    disk: &dyn Disk,
+    side: &Path,
+    mut names: Vec<String>,
+    mut gone: impl FnMut(),
+) -> Result<()> {
+    names.sort_by_key(|name| match Name::parse(name) {
+        Some(Name::Superblock) => 0,
+        Some(Name::Control) => 2,
+        _ => 1,
+    });
+    for name in names {
+        let path = side.join(&name);
+        disk.remove(&path).at(|| format!("removing {}", path.display()))?;
+        gone();
+        disk.sync_dir(side).at(|| format!("syncing {}", side.display()))?;
+    }
+    match disk.remove_dir(side) {
+        // Or has gone away again, and taken it along.
+        Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound) => Ok(()),
+        removed => removed.at(|| format!("removing {}", side.display())),
     }
 }

@@ -42,6 +42,7 @@ use crate::source::{Lazy, Sources, known_checksum};
 use crate::spare::{Ready, Spare};
 use crate::touched::Touched;
 
+pub(crate) use entering::remove_side;
 pub(crate) use mark::{MARK_BYTE, base_header, has_mark, marked_header};
 use mark::{OPEN_BYTE, SHARED_FIRST};
 use opening::missing_side;
@@ -221,7 +222,7 @@ impl Store {
             let (block, tail) = opening.attach(false)?;
             (tail, block)
         } else {
-            let recovered = opening.recover().inspect_err(|_| opening.leave_nothing())?;
+            let recovered = opening.recover()?;
             let block = &recovered.block;
             control.rebuild(
                 random()?,

@@ -13,7 +13,7 @@ use crate::lsn::Lsn;
 use crate::recover::is_at_rest;
 use crate::segment::Segment;
 use crate::store::superblock::read_superblock;
-use crate::store::{Options, Tail, base_header, has_mark, random, write_superblock};
+use crate::store::{Options, Tail, base_header, has_mark, random, sync_name, write_superblock};
 
 /// What is known while a store is being opened.
 pub(crate) struct Opening<'a> {
@@ -164,6 +164,8 @@ impl Opening<'_> {
         let path = self.side.join(Name::Segment(header.number).to_string());
         let segment = Segment::create(self.disk, path, header, self.options.segment_bytes)?;
         self.disk.copy_owner(self.path, &segment.path).at(|| "setting a segment's owner".into())?;
+        // The base and the folder may be new, and whoever has made them may be somebody else, or dead.
+        sync_name(self.disk, self.side)?;
         write_superblock(self.disk, self.side, &mut block)?;
         let superblock = self.side.join(Name::Superblock.to_string());
         self.disk.copy_owner(self.path, &superblock).at(|| "setting the superblock's owner".into())?;

@@ -150,7 +150,7 @@ impl Opening<'_> {
         loop {
             // In this order: whoever has the base open has made the folder before.
             let open = is_open(self.base).at(|| format!("locking {}", self.path.display()))?;
-            if self.disk.exists(self.side).at(|| format!("looking for {}", self.side.display()))? {
+            if self.side_exists()? {
                 return Ok(true);
             }
             if !open {
@@ -171,6 +171,10 @@ impl Opening<'_> {
             std::thread::sleep(STEP);
             waited += STEP;
         }
+    }
+
+    pub(super) fn side_exists(&self) -> Result<bool> {
+        self.disk.exists(self.side).at(|| format!("looking for {}", self.side.display()))
     }
 
     /// Whether others have the store open, whom this process joins; the base is locked as theirs, or as its own. Under
