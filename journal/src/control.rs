@@ -1,6 +1,7 @@
 //! The control file: words that every process of a store shares (COMMIT protocol in ARCHITECTURE.md).
 //!
-//! Nothing in it survives: the first process to open a store rebuilds it from the segments.
+//! Nothing in it need survive: the first process to open a store rebuilds it from the segments. SETTLED alone is looked at
+//! before, and believed where it names the superblock that is there.
 //! Each process holds a lock on its slot for as long as it has the store open, so that the kernel
 //! can tell whether the holder of a word is alive.
 //!
@@ -12,6 +13,8 @@
 //! P  published without waiting                      WRITER_LAST  who set A last
 //!                                                   SEGMENT  largest number of a segment so far
 //!                                                   TURN_SINCE  when W was given to one who waited
+//!                                                   SETTLED  stamp of a superblock that rests on the disk
+//!                                                   WRITTEN  sequence number of a superblock that is on the disk
 //! ```
 //! Readers see `max(P, D)`.
 
@@ -36,6 +39,8 @@ const MAGIC: u64 = u64::from_le_bytes(*b"TIDECTL1");
 // Each hot word has a cache line of its own.
 const W_MAGIC: usize = 0;
 const W_EPOCH: usize = 2;
+const W_SETTLED: usize = 4;
+const W_WRITTEN: usize = 5;
 const W_WRITER: usize = 8;
 const W_FLUSHER: usize = 16;
 const W_APPENDED: usize = 24;
@@ -213,6 +218,26 @@ impl ControlFile {
     /// True while the base on disk is marked.
     pub fn marked(&self) -> bool {
         self.word(W_MARKED).load(Ordering::SeqCst) != 0
+    }
+
+    /// Stamp of the superblock that was on the disk with all that it speaks of, when that was found out last.
+    pub fn settled(&self) -> u64 {
+        self.word(W_SETTLED).load(Ordering::SeqCst)
+    }
+
+    /// Says that the superblock with this stamp is on the disk with all that it speaks of. With nobody else there.
+    pub fn set_settled(&self, stamp: u64) {
+        self.word(W_SETTLED).store(stamp, Ordering::SeqCst);
+    }
+
+    /// Largest sequence number of a superblock that is known to be on the disk.
+    pub fn written(&self) -> u64 {
+        self.word(W_WRITTEN).load(Ordering::SeqCst)
+    }
+
+    /// Says that the superblock with this sequence number is on the disk.
+    pub fn set_written(&self, sequence: u64) {
+        self.word(W_WRITTEN).fetch_max(sequence, Ordering::SeqCst);
     }
 
     /// Sets every word as for a store whose head and durable head are `head`, and whose base is at one LSN and may hold

@@ -456,9 +456,7 @@ impl Store {
         }
         self.forget_history()?;
         self.drop_spares()?;
-        // What processes that died had ready or to spare.
-        let tail = self.tail.lock();
-        self.opening().clean(&self.read_superblock()?, &tail).map(drop)
+        self.leave_settled()
     }
 
     /// Leaves a lazy clone as it is, but for what the next opening would have to do: it can't come to rest.
@@ -466,8 +464,17 @@ impl Store {
         self.make_durable(head)?;
         self.promise(head, None, None)?;
         self.drop_spares()?;
+        self.leave_settled()
+    }
+
+    /// Removes what processes that died had ready or to spare, and tells the next one to open the store that everything is
+    /// on the disk.
+    fn leave_settled(&self) -> Result<()> {
         let tail = self.tail.lock();
-        self.opening().clean(&self.read_superblock()?, &tail).map(drop)
+        let block = self.read_superblock()?;
+        self.opening().clean(&block, &tail)?;
+        self.control.file().set_settled(block.stamp());
+        Ok(())
     }
 
     /// Begins the journal anew behind the base, where retention asks for no history at all, nobody is

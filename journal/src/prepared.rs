@@ -98,6 +98,12 @@ pub(crate) fn resolve(disk: &dyn Disk, path: &Path, side: &Path, tail: &mut Tail
     let at = tail.offset + checked.header.record();
     let committed = !disk.exists(super_journal).at(|| format!("looking for {}", super_journal.display()))?;
     if committed {
+        // Whoever removed it may have died before that was on the disk, and the other databases have yet to look.
+        let folder = super_journal.parent().map_or(Ok(()), |folder| disk.sync_dir(folder));
+        match folder {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            synced => synced.at(|| format!("syncing the folder of {}", super_journal.display()))?,
+        }
         let others = open_addressed(disk, side, &tail.index, &checked)?;
         if !images_are_sound(tail, &checked, &others)? {
             return Err(Error::new(

@@ -1,6 +1,7 @@
 //! Opening a store that nobody else has open: the recovery table of FORMAT.md. Each row is cited
 //! where it is decided.
 
+use crate::control::ControlFile;
 use crate::disk::How;
 use crate::error::{At, Code, Error, Result};
 use crate::format::{EntryHeader, HEADER_LEN, Mark, Name, Superblock};
@@ -10,7 +11,7 @@ use crate::segment::Segment;
 use crate::state::{Counters, State, page_size_of, size_of};
 use crate::store::{
     Images, Opening, Recovered, Tail, advance, base_header, has_mark, marked_header, read_superblock_slots,
-    write_superblock,
+    sync_name, write_superblock,
 };
 
 impl Opening<'_> {
@@ -18,7 +19,7 @@ impl Opening<'_> {
     ///
     /// # Errors
     /// As the recovery table says. Nothing is changed then.
-    pub fn recover(&self) -> Result<Recovered> {
+    pub fn recover(&self, control: &ControlFile) -> Result<Recovered> {
         let mut header = base_header(self.base)?;
         let mut marked = has_mark(&header);
         // R11, R12, R13: which slot of the superblock counts.
@@ -156,14 +157,19 @@ impl Opening<'_> {
         let last = &tail.index.segment(tail.segment).header;
         let taken_over = head == Lsn::ZERO && last.lineage != block.lineage;
         if taken_over {
-            // R22: an empty store was taking another lineage over.
+            // R22: an empty store was taking another lineage over. What leads to it may be in the page cache only.
+            let segment = tail.index.segment(tail.segment);
+            let written = segment.file.write_at(&last.encode(), 0);
+            written.at(|| format!("writing {}", segment.path.display()))?;
+            segment.sync()?;
             block.lineage = last.lineage;
             block.first_segment = last.number;
         }
         for segment in tail.index.segments() {
             segment.restore_header()?; // R14
         }
-        self.harden(&mut block, torn || taken_over, &tail)?; // R15
+        let settled = !torn && !taken_over && control.settled() == block.stamp();
+        self.harden(&mut block, settled, &tail)?; // R15, R25
         let largest = match left {
             Some(largest) => largest,
             None => self.clean(&block, &tail)?, // R16, R17
@@ -231,16 +237,22 @@ impl Opening<'_> {
         Error::new(code, format!("{} {what}", self.path.display()))
     }
 
-    /// Puts what lies behind the known durable point on the disk. It is rewritten first, because a
-    /// failed fsync may have gone unseen.
-    fn harden(&self, block: &mut Superblock, torn: bool, tail: &Tail) -> Result<()> {
+    /// Puts what lies behind the known durable point on the disk, and, unless it is `settled` there, all else that is
+    /// built upon: whoever wrote it may have died before it was synced. It is rewritten first, because a failed fsync may
+    /// have gone unseen.
+    fn harden(&self, block: &mut Superblock, settled: bool, tail: &Tail) -> Result<()> {
         let head = tail.index.applied();
         if head > block.durable {
             rewrite(tail, block.durable, head)?;
             block.durable = head;
-        } else if !torn {
+        } else if settled {
             return Ok(());
         }
+        let header = base_header(self.base)?;
+        let written = self.base.write_at(&header, 0).and_then(|()| self.base.sync());
+        written.at(|| format!("writing {}", self.path.display()))?;
+        self.disk.sync_dir(self.side).at(|| format!("syncing {}", self.side.display()))?;
+        sync_name(self.disk, self.side)?;
         write_superblock(self.disk, self.side, block)
     }
 

@@ -189,6 +189,80 @@ fn a_kill_anywhere_leaves_a_clone_with_all_commits() {
     assert!(kills > 200);
 }
 
+/// Goes on with what a killed process left: commits, and by seed folds, fetches and closes.
+fn go_on(process: &Arc<SimProcess>, origin: &Origin, seed: u64, history: &mut History) -> Result<()> {
+    let mut rng = Rng(seed);
+    let store = origin.open(process)?;
+    let (lsn, mut model) = read(&store)?;
+    let Some(found) = lsn.get().checked_sub(origin.state.lsn.get()) else { return Ok(()) };
+    history.models.truncate(found as usize + 1);
+    let mut session = Session::new(Arc::clone(&store))?;
+    for _ in 0..1 + rng.below(3) {
+        match rng.below(5) {
+            0 => drop(store.fold()?),
+            1 => drop(store.hydrate(|_, _| false)?),
+            2 => drop(store.hydrate(|_, _| true)?),
+            _ => {}
+        }
+        let change = model.change(&mut rng);
+        let mut after = model.clone();
+        after.apply(&change);
+        history.models.push(after);
+        let durability = if rng.below(2) == 0 { Durability::Disk } else { Durability::Process };
+        commit(&mut session, &mut model, &change, durability)?;
+        if durability == Durability::Disk {
+            history.durable = history.models.len();
+        }
+    }
+    drop(session);
+    if rng.below(2) == 0 {
+        store.close()?;
+        history.durable = history.models.len();
+    }
+    Ok(())
+}
+
+/// What a killed process had written was only in the page cache: who finds it there must not build upon it as if it were
+/// on the disk.
+#[test]
+fn a_cut_after_a_kill_leaves_a_clone_with_what_was_acknowledged_since() {
+    let (first, scripts) = (setting("TIDELINE_FIRST", 0), setting("TIDELINE_SCRIPTS", 4));
+    let seeds = setting("TIDELINE_SEEDS", 3);
+    let origin = Origin::new(14);
+    let mut cuts = 0u64;
+    for script in first..first + scripts {
+        let whole = SimDisk::new();
+        life(&whole.process(), &origin, script, &mut History::default()).unwrap();
+        for step in 0..whole.steps() {
+            for seed in 0..seeds {
+                let mut rng = Rng(script ^ step << 16 ^ seed << 40);
+                let machine = SimDisk::new();
+                machine.fail(step, FaultKind::Kill);
+                let (process, mut history) = (machine.process(), History::default());
+                assert!(life(&process, &origin, script, &mut history).is_err());
+                process.kill();
+                if seed % 3 != 0 {
+                    machine.cut_at(machine.steps() + rng.below(60));
+                }
+                let what = format!(
+                    "script {script}, killed at step {step} ({:?}), seed {seed}",
+                    machine.describe(step)
+                );
+                let gone_on = match history.begun {
+                    true => go_on(&machine.process(), &origin, rng.next(), &mut history),
+                    false => Ok(()),
+                };
+                assert!(gone_on.is_ok() || seed % 3 != 0, "{what}: {gone_on:?}");
+                let what = format!("{what}, cut at step {}", machine.steps());
+                check(&machine.reboot(rng.next()), &origin, &history, history.durable, &what);
+                cuts += 1;
+            }
+        }
+    }
+    println!("tried: lazy_cuts_after_kills={cuts}");
+    assert!(cuts > 500);
+}
+
 /// One process folds, and fetches, and dies at any step of it; another has the database open, and goes on.
 #[test]
 fn who_dies_while_it_folds_or_fetches_leaves_it_to_the_others() {

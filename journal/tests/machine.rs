@@ -8,7 +8,7 @@ mod common;
 use std::sync::Arc;
 
 use common::machine::{Books, Machine, PATHS};
-use common::{Model, go_on_with, open_at, read, setting};
+use common::{Model, Rng, go_on_with, open_at, read, setting};
 use tideline_journal::disk::{FaultKind, SimDisk};
 use tideline_journal::{Code, Lsn, Result};
 
@@ -131,6 +131,40 @@ fn a_kill_anywhere_leaves_what_was_committed() {
     }
     println!("tried: machine_kills={kills}");
     assert!(kills > 500);
+}
+
+/// What a killed process had written was only in the page cache: who finds it there must not build upon it as if it were
+/// on the disk.
+#[test]
+fn a_power_cut_after_a_kill_leaves_what_was_durable() {
+    let mut cuts = 0u64;
+    let seeds = setting("TIDELINE_SEEDS", 2);
+    for script in scripts() {
+        let (steps, whole) = undisturbed(script);
+        for step in (0..steps).filter(|step| !whole.foreign.iter().any(|range| range.contains(step))) {
+            for seed in 0..seeds {
+                let mut rng = Rng(script ^ step << 16 ^ seed << 40);
+                let disk = SimDisk::new();
+                disk.fail(step, FaultKind::Kill);
+                let cut = step + 1 + rng.below(if seed % 2 == 0 { 40 } else { 200 });
+                disk.cut_at(cut);
+                let what = format!("script {script}, killed at step {step}, cut at step {cut}, seed {seed}");
+                let _here = Here(what.clone());
+                let mut machine = Machine::new(&disk, script);
+                let ended = machine.play(WORK, |machine, _| machine.recover());
+                ended.unwrap_or_else(|e| panic!("{what} ({:?}): {e}", disk.describe(step)));
+                if machine.books.foreign.iter().any(|range| range.contains(&cut)) {
+                    continue;
+                }
+                let certain = [0, 1].map(|which: usize| machine.books.books[which].durable);
+                let what = format!("{what} ({:?}, {:?})", disk.describe(step), disk.describe(cut));
+                check(&disk.reboot(rng.next()), &machine.books, certain, &what);
+                cuts += 1;
+            }
+        }
+    }
+    println!("tried: machine_cuts_after_kills={cuts}");
+    assert!(cuts > 500);
 }
 
 #[test]

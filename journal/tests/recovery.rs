@@ -1087,3 +1087,66 @@ fn r23_a_lazy_clone_is_opened_with_all_that_it_needs() {
     drop(store);
     sound(&disk, 4, &model);
 }
+
+#[test]
+fn r25_what_a_dead_process_has_not_synced_is_synced_before_it_is_built_upon() {
+    let (disk, _) = at_rest(12);
+    let opening = || {
+        let first = disk.steps();
+        drop(open(&disk.process()).unwrap());
+        let steps = (first..disk.steps()).filter_map(|step| disk.describe(step));
+        Vec::from_iter(steps.filter(|step| step.contains("sync")))
+    };
+    assert_eq!(opening(), [""; 0], "the last to close it has told that all is on the disk");
+    change(&disk.process(), &format!("{SIDE}/control"), |bytes| bytes[4 * 8] ^= 1);
+    let [base, side, folder, store] = [PATH, SIDE, "/", &format!("{SIDE}/store")];
+    let all = [
+        format!("sync {base}"),
+        format!("sync_dir {side}"),
+        format!("sync_dir {folder}"),
+        format!("sync {store}"),
+    ];
+    assert_eq!(opening(), all);
+    assert_eq!(opening(), [""; 0], "now it is");
+
+    // Somebody dies while he begins the store, and another goes on; then the power goes.
+    let whole = SimDisk::new();
+    open(&whole.process()).unwrap();
+    for step in 0..whole.steps() {
+        let disk = SimDisk::new();
+        disk.fail(step, FaultKind::Kill);
+        assert!(open(&disk.process()).is_err());
+        let (mut session, mut model) =
+            (Session::new(open(&disk.process()).unwrap()).unwrap(), Model::default());
+        let change = model.change(&mut Rng(step));
+        let lsn = commit(&mut session, &mut model, &change, Durability::Disk).unwrap();
+        for seed in 0..20 {
+            sound(&disk.reboot(seed), lsn.get(), &model);
+        }
+    }
+}
+
+#[test]
+fn r25_a_mark_of_a_dead_process_is_made_durable_by_the_others() {
+    let (before, model) = at_rest(12);
+    for others in [false, true] {
+        for seed in 0..20 {
+            let disk = before.reboot(seed);
+            let (process, other) = (disk.process(), disk.process());
+            let mut session = Session::new(open(&process).unwrap()).unwrap();
+            let joined = others.then(|| open(&other).unwrap());
+            session.begin_read().unwrap();
+            let sync = disk.steps() + 3;
+            disk.fail(sync, FaultKind::Kill);
+            session.begin_write().unwrap_err();
+            assert_eq!(disk.describe(sync).unwrap(), format!("sync {PATH}"));
+            process.kill();
+
+            let store = joined.unwrap_or_else(|| open(&other).unwrap());
+            let (mut session, mut model) = (Session::new(store).unwrap(), model.clone());
+            let change = model.change(&mut Rng(seed));
+            let lsn = commit(&mut session, &mut model, &change, Durability::Disk).unwrap();
+            sound(&disk.reboot(seed), lsn.get(), &model);
+        }
+    }
+}

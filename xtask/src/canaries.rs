@@ -154,6 +154,29 @@ const ALL: &[Canary] = &[
         file: "store/opening.rs",
         changes: &[("base.max(self.block.history)", "base")],
     },
+    Canary {
+        name: "what a dead process hasn't synced is built upon",
+        file: "recover.rs",
+        changes: &[("        } else if settled {\n", "        } else {\n            let _ = settled;\n")],
+    },
+    Canary {
+        name: "a mark that a dead process hasn't synced is taken for another one",
+        file: "store/mark.rs",
+        changes: &[(
+            "        if !(has_mark(&header) && block.marked.marks(&Mark::of(&header))) {\n",
+            "        {\n",
+        )],
+    },
+    Canary {
+        name: "a super-journal is taken for gone before that is on the disk",
+        file: "prepared.rs",
+        changes: &[("|folder| disk.sync_dir(folder));", "|_| Ok(()));")],
+    },
+    Canary {
+        name: "the folder of a new store is used before its name is on the disk",
+        file: "store/opening.rs",
+        changes: &[("        sync_name(self.disk, self.side)?;\n", "")],
+    },
 ];
 
 /// Builds each, and sees whether it is found. With `only`, those whose names contain that.

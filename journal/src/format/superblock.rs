@@ -247,6 +247,11 @@ impl Superblock {
         }
     }
 
+    /// Tells it from every other that the store has had: the low half of its sequence number, and its checksum.
+    pub fn stamp(&self) -> u64 {
+        self.sequence << 32 | u64::from(u32_at(&self.encode(), CRC_AT))
+    }
+
     /// Byte offset of the slot that this one is written to.
     pub fn slot(&self) -> u64 {
         (self.sequence % 2) * SLOT_LEN as u64

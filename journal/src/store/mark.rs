@@ -38,14 +38,16 @@ impl Store {
         }
         let mut block = self.read_superblock()?;
         let mut header = base_header(&*self.base)?;
-        let empty = header.len() < 100;
-        if empty {
-            header = bare_header();
+        // Somebody may have died on the way; then it is only to be made durable.
+        if !(has_mark(&header) && block.marked.marks(&Mark::of(&header))) {
+            if header.len() < 100 {
+                header = bare_header();
+            }
+            put_mark(&mut header, block.base.counters.counter)?;
+            block.marked = Mark::of(&header);
+            // First what recognises the mark, then the mark.
+            self.write_superblock(&mut block)?;
         }
-        put_mark(&mut header, block.base.counters.counter)?;
-        block.marked = Mark::of(&header);
-        // First what recognises the mark, then the mark.
-        self.write_superblock(&mut block)?;
         self.lock_out_stock()?;
         let written = self.base.write_at(&header, 0).and_then(|()| self.base.sync());
         self.let_stock_in();

@@ -216,13 +216,13 @@ impl Store {
         let control = opening.enter()?;
         let (tail, block) = if opening.joins(&control)? {
             control.lock(Lock::Superblock)?;
-            let same = opening.check_base(control.marked());
+            let same = opening.check_base(&control);
             control.unlock(Lock::Superblock);
             same?;
-            let (block, tail) = opening.attach(false)?;
+            let (block, tail) = opening.attach(&control, false)?;
             (tail, block)
         } else {
-            let recovered = opening.recover()?;
+            let recovered = opening.recover(&control)?;
             let block = &recovered.block;
             control.rebuild(
                 random()?,
@@ -232,6 +232,11 @@ impl Store {
                 recovered.marked,
                 recovered.largest,
             );
+            control.set_written(block.sequence);
+            // Beneath a marked base commits follow that change no superblock.
+            if !recovered.marked {
+                control.set_settled(block.stamp());
+            }
             (recovered.tail, recovered.block)
         };
         let control = control.claim()?;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::control::ControlFile;
 use crate::disk::{Disk, File, How};
 use crate::error::{At, Code, Error, Result};
 use crate::format::{
@@ -12,7 +13,7 @@ use crate::index::Index;
 use crate::lsn::Lsn;
 use crate::recover::is_at_rest;
 use crate::segment::Segment;
-use crate::store::superblock::read_superblock;
+use crate::store::superblock::read_durable;
 use crate::store::{Options, Tail, base_header, has_mark, random, sync_name, write_superblock};
 
 /// What is known while a store is being opened.
@@ -110,11 +111,10 @@ impl Opening<'_> {
     }
 
     /// Joins the processes that have the store open: from the base on if that can be, or `whole`.
-    pub fn attach(&self, whole: bool) -> Result<(Superblock, Tail)> {
+    pub fn attach(&self, control: &ControlFile, whole: bool) -> Result<(Superblock, Tail)> {
         let mut last = None;
         for _ in 0..16 {
-            let block =
-                read_superblock(self.disk, self.side)?.ok_or_else(|| missing_side(self.path, self.side))?;
+            let block = self.read_superblock(control)?;
             if let Some(tail) = if whole { None } else { self.start_behind_base(&block)? } {
                 return Ok((block, tail));
             }
@@ -131,14 +131,13 @@ impl Opening<'_> {
     ///
     /// # Errors
     /// `Foreign` if it was replaced meanwhile.
-    pub fn check_base(&self, marked: bool) -> Result<()> {
-        let block =
-            read_superblock(self.disk, self.side)?.ok_or_else(|| missing_side(self.path, self.side))?;
+    pub fn check_base(&self, control: &ControlFile) -> Result<()> {
+        let block = self.read_superblock(control)?;
         let header = base_header(self.base)?;
         let len = self.base.len().at(|| format!("reading {}", self.path.display()))?;
         let is_marked = has_mark(&header) && block.marked.marks(&Mark::of(&header));
         // Whoever marked it may have died before it said so.
-        if is_marked || !marked && is_at_rest(&block, len, &header) {
+        if is_marked || !control.marked() && is_at_rest(&block, len, &header) {
             return Ok(());
         }
         Err(Error::new(
@@ -148,6 +147,10 @@ impl Opening<'_> {
                 self.path.display()
             ),
         ))
+    }
+
+    fn read_superblock(&self, control: &ControlFile) -> Result<Superblock> {
+        read_durable(self.disk, self.side, control)?.ok_or_else(|| missing_side(self.path, self.side))
     }
 
     /// Makes a new, empty segment and a superblock for a base at LSN `base.lsn` with nothing behind.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use parking_lot::MutexGuard;
 
-use crate::control::Lock;
+use crate::control::{ControlFile, Lock};
 use crate::disk::{Disk, How, appear};
 use crate::error::{At, Error, Result};
 use crate::format::{Name, SLOT_LEN, SUPERBLOCK_LEN, Superblock};
@@ -20,12 +20,16 @@ impl Store {
 
     pub(crate) fn read_superblock(&self) -> Result<Superblock> {
         self.side_in_place()?;
-        read_superblock(&*self.disk, &self.side)?.ok_or_else(|| missing_side(&self.path, &self.side))
+        read_durable(&*self.disk, &self.side, self.control.file())?
+            .ok_or_else(|| missing_side(&self.path, &self.side))
     }
 
     /// Writes `block` into the older slot, durably. Under the superblock lock.
     pub(crate) fn write_superblock(&self, block: &mut Superblock) -> Result<()> {
-        write_superblock(&*self.disk, &self.side, block)
+        // Others may have read it, and a sync of theirs would prove nothing.
+        put(&*self.disk, &self.side, block, || self.control.poison())?;
+        self.control.file().set_written(block.sequence);
+        Ok(())
     }
 }
 
@@ -44,6 +48,23 @@ impl Drop for SuperblockGuard<'_> {
 /// Reads the superblock; `None` if there is none at all.
 pub(crate) fn read_superblock(disk: &dyn Disk, side: &Path) -> Result<Option<Superblock>> {
     Ok(read_superblock_slots(disk, side)?.map(|(block, _)| block))
+}
+
+/// Reads the superblock beside others who write it, and makes sure that it is on the disk, as whoever reads it builds upon
+/// it: its writer may still be syncing it, or have died before. `None` if there is none at all.
+pub(crate) fn read_durable(
+    disk: &dyn Disk,
+    side: &Path,
+    control: &ControlFile,
+) -> Result<Option<Superblock>> {
+    let block = read_superblock(disk, side)?;
+    if let Some(block) = block.as_ref().filter(|block| block.sequence != control.written()) {
+        let path = side.join(Name::Superblock.to_string());
+        let synced = disk.open(&path, How::Write).and_then(|file| file.sync());
+        synced.at(|| format!("syncing {}", path.display()))?;
+        control.set_written(block.sequence);
+    }
+    Ok(block)
 }
 
 /// Reads the superblock, and whether its other slot was torn while it was written.
@@ -65,13 +86,17 @@ pub(crate) fn read_superblock_slots(disk: &dyn Disk, side: &Path) -> Result<Opti
 
 /// Writes `block` with the next sequence number into the older slot, durably.
 pub(crate) fn write_superblock(disk: &dyn Disk, side: &Path, block: &mut Superblock) -> Result<()> {
+    put(disk, side, block, || {})
+}
+
+fn put(disk: &dyn Disk, side: &Path, block: &mut Superblock, unsynced: impl FnOnce()) -> Result<()> {
     let path = side.join(Name::Superblock.to_string());
     block.sequence += 1;
     let written = (|| {
         if disk.exists(&path)? {
             let file = disk.open(&path, How::Write)?;
             file.write_at(&block.encode(), block.slot())?;
-            return file.sync();
+            return file.sync().inspect_err(|_| unsynced());
         }
         // The first one appears whole: what is there but not valid is damage.
         let fresh = side.join(Name::NewSuperblock.to_string());

@@ -46,7 +46,7 @@ impl Store {
                     // Segments that this process never opened may have been dropped meanwhile.
                     let started = tail.index.segments().next().map(|s| s.header.number);
                     if self.read_superblock().is_ok_and(|block| Some(block.first_segment) != started) {
-                        let (_, fresh) = self.opening().attach(true)?;
+                        let (_, fresh) = self.opening().attach(self.control.file(), true)?;
                         *tail = fresh;
                         self.swap_index(tail);
                         continue;
@@ -93,7 +93,7 @@ impl Store {
         self.side_in_place()?;
         let mut tries = 0;
         let fresh = loop {
-            let (block, mut fresh) = self.opening().attach(true)?;
+            let (block, mut fresh) = self.opening().attach(self.control.file(), true)?;
             match self.catch_up_from(&mut fresh, tail) {
                 Ok(()) => {
                     self.first_segment.store(block.first_segment, Ordering::Relaxed);
