@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::error::{Code, Error, Result, trimmed};
 use crate::format::{
     ENTRY_ALIGN, EntryHeader, HEADER_LEN, Kind, LONGEST, Origin, ROW_LEN, Row, SEGMENT_HEADER_LEN,
-    SegmentKind,
+    SegmentKind, round_up,
 };
 use crate::lsn::{Lsn, LsnRange};
 use crate::segment::Segment;
@@ -418,6 +418,32 @@ impl Index {
         // Segments are opened in the order in which the journal goes through them.
         let at = self.segments().position(|s| std::ptr::eq(&raw const **s, segment))?;
         self.segments().take(at).filter(|s| s.header.kind == SegmentKind::Journal).last()
+    }
+
+    /// Segments of the journal that have a seal, each with the one that it leads to.
+    pub fn seals(&self) -> impl Iterator<Item = (&Arc<Segment>, &Arc<Segment>)> {
+        let journal = || self.segments().filter(|s| s.header.kind == SegmentKind::Journal);
+        journal().zip(journal().skip(1))
+    }
+
+    /// Place and length of the seal in `sealed` that leads to `next`.
+    ///
+    /// # Errors
+    /// `Damaged` if it isn't there.
+    pub fn seal_before(&self, sealed: &Arc<Segment>, next: &Segment) -> Result<(u64, u64)> {
+        let before = self.first_above(Lsn::new(next.header.first.get() - 1));
+        let last = before.checked_sub(1).map(|ordinal| self.entry(ordinal)).transpose()?;
+        let at = last
+            .filter(|last| Arc::ptr_eq(self.segment(last.segment), sealed))
+            .map_or(SEGMENT_HEADER_LEN as u64, |last| round_up(last.offset + last.len, ENTRY_ALIGN));
+        let mut encoded = [0; HEADER_LEN];
+        let header = if sealed.fill(at, &mut encoded)? { EntryHeader::decode(&encoded) } else { None };
+        let len =
+            header.filter(|header| header.kind == Kind::Seal).map(|header| header.len).ok_or_else(|| {
+                let path = sealed.path.display();
+                Error::new(Code::Damaged, format!("{path} has no seal at byte {at}; restore from a backup"))
+            })?;
+        Ok((at, len))
     }
 
     /// Segments that must be synced for the entries in `durable + 1..=head` to be on the disk, oldest first: those that

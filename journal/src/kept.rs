@@ -111,6 +111,10 @@ impl Store {
         // A fold that didn't get to its end may have replaced some of these pages already.
         let already: HashSet<u32> =
             kept.iter().filter(|k| k.target > base.lsn).flat_map(Kept::pages).collect();
+        if !already.is_empty() {
+            // Whoever gave it its name may have died before that was on the disk.
+            self.sync_side()?;
+        }
         let resized = base.page_size != target.page_size;
         let cut = if resized { 1 } else { target.size + 1 };
         let size = base.page_size as usize;

@@ -1,6 +1,8 @@
 //! Opening a store that nobody else has open: the recovery table of FORMAT.md. Each row is cited
 //! where it is decided.
 
+use std::sync::Arc;
+
 use crate::control::ControlFile;
 use crate::disk::How;
 use crate::error::{At, Code, Error, Result};
@@ -68,7 +70,8 @@ impl Opening<'_> {
         if resting && Mark::of(&header) != block.rest && !self.knows_first_page(&block)? {
             return Err(self.refuse(Code::Damaged, "has another size in its header, though no change counter has moved; restore from a backup, or move the side folder away to go on with this file alone")); // R6
         }
-        let rest = if resting { self.leave_history(&block)? } else { None };
+        let settled = !torn && control.settled() == block.stamp();
+        let rest = if resting && settled { self.leave_history(&block)? } else { None };
         let (mut tail, left) = match rest {
             Some((tail, largest)) => (tail, Some(largest)),
             None => (self.start(&block)?, None),
@@ -168,8 +171,7 @@ impl Opening<'_> {
         for segment in tail.index.segments() {
             segment.restore_header()?; // R14
         }
-        let settled = !torn && !taken_over && control.settled() == block.stamp();
-        self.harden(&mut block, settled, &tail)?; // R15, R25
+        self.harden(&mut block, settled && !taken_over, &tail)?; // R15, R25
         let largest = match left {
             Some(largest) => largest,
             None => self.clean(&block, &tail)?, // R16, R17
@@ -242,12 +244,11 @@ impl Opening<'_> {
     /// have gone unseen.
     fn harden(&self, block: &mut Superblock, settled: bool, tail: &Tail) -> Result<()> {
         let head = tail.index.applied();
-        if head > block.durable {
-            rewrite(tail, block.durable, head)?;
-            block.durable = head;
-        } else if settled {
+        if settled && head <= block.durable {
             return Ok(());
         }
+        rewrite(tail, block.durable.min(head), head)?;
+        block.durable = head.max(block.durable);
         let header = base_header(self.base)?;
         let written = self.base.write_at(&header, 0).and_then(|()| self.base.sync());
         written.at(|| format!("writing {}", self.path.display()))?;
@@ -415,24 +416,37 @@ impl Recovered {
     }
 }
 
-/// Writes the entries behind `durable`, up to `head`, once more, and syncs their segments.
+/// Writes the entries behind `durable`, up to `head`, once more, with the seals and headers on the way to them and to where
+/// the journal goes on, and syncs their segments.
 pub(crate) fn rewrite(tail: &Tail, durable: Lsn, head: Lsn) -> Result<()> {
     let index = &tail.index;
     for entry in index.between(durable, head) {
         let entry = entry?;
-        let segment = index.segment(entry.segment);
-        let mut at = entry.offset;
-        let end = entry.offset + entry.len;
-        let mut bytes = vec![0; 1 << 20];
-        while at < end {
-            let part = (end - at).min(bytes.len() as u64) as usize;
-            segment.read(at, &mut bytes[..part])?;
-            segment.file.write_at(&bytes[..part], at).at(|| format!("writing {}", segment.path.display()))?;
-            at += part as u64;
+        rewrite_bytes(index.segment(entry.segment), entry.offset, entry.len)?;
+    }
+    let mut unsynced = index.unsynced(durable, head);
+    for (sealed, next) in index.seals().filter(|(_, next)| next.header.first > durable) {
+        let (at, len) = index.seal_before(sealed, next)?;
+        rewrite_bytes(sealed, at, len)?;
+        let header = next.file.write_at(&next.header.encode(), 0);
+        header.at(|| format!("writing {}", next.path.display()))?;
+        for segment in [sealed, next] {
+            if !unsynced.iter().any(|other| Arc::ptr_eq(other, segment)) {
+                unsynced.push(Arc::clone(segment));
+            }
         }
     }
-    for segment in index.unsynced(durable, head) {
-        segment.sync()?;
+    unsynced.iter().try_for_each(|segment| segment.sync())
+}
+
+fn rewrite_bytes(segment: &Segment, from: u64, len: u64) -> Result<()> {
+    let (mut at, end) = (from, from + len);
+    let mut bytes = vec![0; len.min(1 << 20) as usize];
+    while at < end {
+        let part = (end - at).min(bytes.len() as u64) as usize;
+        segment.read(at, &mut bytes[..part])?;
+        segment.file.write_at(&bytes[..part], at).at(|| format!("writing {}", segment.path.display()))?;
+        at += part as u64;
     }
     Ok(())
 }
