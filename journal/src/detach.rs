@@ -149,3 +149,39 @@ impl Store {
         Err(Error::new(Code::Denied, text))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::disk::{Disk, SimDisk};
+    use crate::session::Session;
+    use crate::store::Options;
+
+    #[test]
+    fn nobody_begins_while_the_last_connection_detaches() {
+        let disk: Arc<dyn Disk> = SimDisk::new().process();
+        let store = Store::open(disk, Path::new("/app.db"), Options::default()).unwrap();
+        let begin = || {
+            let store = Arc::clone(&store);
+            std::thread::spawn(move || Session::new(store).map(drop).map_err(|e| e.code()))
+        };
+        let mut late = None;
+        // It may be detached: whoever begins waits until that is known.
+        let refused = store.end(|| {
+            late = Some(begin());
+            Err(Error::new(Code::Busy, "another one has it open"))
+        });
+        assert!(refused.is_err());
+        assert_eq!(late.unwrap().join().unwrap(), Ok(()));
+        let mut late = None;
+        let detached = store.end(|| {
+            late = Some(begin());
+            store.take_apart_alone(false)
+        });
+        assert!(detached.unwrap());
+        assert_eq!(late.unwrap().join().unwrap(), Err(Code::Busy));
+        assert!(!store.is_usable());
+    }
+}

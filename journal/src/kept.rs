@@ -266,6 +266,7 @@ impl Store {
         segment.file.write_at(&record, start + entry.record()).at(here)?;
         segment.file.sync().at(here)?;
         let renamed = self.disk.rename(&segment.path, &self.file_path(Name::Kept(number)));
-        renamed.and_then(|()| self.disk.sync_dir(&self.side)).at(here)
+        renamed.at(here)?;
+        self.sync_side()
     }
 }

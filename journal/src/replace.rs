@@ -168,6 +168,11 @@ impl Store {
         }
         // Half made, or half removed.
         if is_there(&**disk, &side)? {
+            let own = side_folder(path);
+            if is_there(&**disk, &own)? {
+                // Whoever took files from here may have died before they were on the disk there.
+                disk.sync_dir(&own).at(|| format!("syncing {}", own.display()))?;
+            }
             for name in disk.list(&side).at(|| format!("listing {}", side.display()))? {
                 let file = side.join(&name);
                 if Name::parse(&name).is_none() {
@@ -200,6 +205,10 @@ fn finish(disk: &dyn Disk, path: &Path) -> Result<()> {
         let file = from_side.join(name);
         disk.rename(&file, &side.join(name)).at(|| format!("renaming {}", file.display()))
     };
+    // Whoever has got so far may have died before that was on the disk.
+    sync(&side)?;
+    sync(&from_side)?;
+    sync_name(disk, path)?;
     let source = Name::Source.to_string();
     // It goes first, and alone: while it is at its old place, everything at the new one is the old database's.
     if is_there(disk, &from_side.join(&source))? {

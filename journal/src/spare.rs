@@ -176,7 +176,9 @@ impl Store {
     }
 
     pub(crate) fn sync_side(&self) -> Result<()> {
-        self.disk.sync_dir(&self.side).at(|| format!("syncing {}", self.side.display()))
+        // What didn't get to the disk is there for whoever looks, and another sync would prove nothing.
+        let synced = self.disk.sync_dir(&self.side).inspect_err(|_| self.control.poison());
+        synced.at(|| format!("syncing {}", self.side.display()))
     }
 
     /// A file that was a segment before, with the name of a new one; that isn't on the disk yet.

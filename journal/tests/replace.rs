@@ -127,6 +127,22 @@ fn a_cut_a_kill_or_an_error_anywhere_leaves_the_one_or_the_other() {
                     if sides.whole { "plain" } else { "lazy" },
                     machine.describe(step)
                 );
+                if kind == Some(FaultKind::Kill) {
+                    // Another one finishes what is in the page cache alone, and the power goes meanwhile.
+                    for seed in 0..6 {
+                        let (machine, sides, _) = lived();
+                        machine.fail(step, FaultKind::Kill);
+                        let process = machine.process();
+                        drop(sides.replace(&process));
+                        process.kill();
+                        let first = machine.steps();
+                        machine.cut_at(first + (seed * 7 + step * 3) % 53);
+                        let again = sides.replace(&machine.process()).is_ok();
+                        let what = format!("{what}, cut at step {}", machine.steps());
+                        sides.check(&machine.reboot(seed).process(), again, &what);
+                        tried += 1;
+                    }
+                }
                 if kind.is_some() {
                     process.kill();
                     sides.check(&machine.process(), done, &what);

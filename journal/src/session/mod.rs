@@ -62,10 +62,16 @@ impl Session {
     /// A connection to `store`.
     ///
     /// # Errors
-    /// `Limit` if there are too many.
+    /// `Limit` if there are too many; `Busy` if the store was closed meanwhile, which [`Store::is_usable`] tells.
     pub fn new(store: Arc<Store>) -> Result<Session> {
         store.check_process()?;
+        // Whoever closes or detaches it counts connections, and none may come behind that.
+        let closed = store.closed.lock();
+        if *closed {
+            return Err(Error::new(Code::Busy, "the database was just closed; open it again"));
+        }
         let cell = store.control.cell()?;
+        drop(closed);
         let (index, generation) = store.index();
         Ok(Session {
             store: Held::new(store),

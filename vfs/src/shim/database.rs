@@ -1,7 +1,9 @@
 //! Main databases: opened, and the methods of their files.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::Path;
 use std::ptr;
+use std::sync::Arc;
 
 use libsqlite3_sys as ffi;
 use tideline_journal::{Code, Interrupt, Result};
@@ -35,11 +37,10 @@ pub(super) unsafe fn open_database(
     let immutable = uri && unsafe { ffi::sqlite3_uri_boolean(name, c"immutable".as_ptr(), 0) } != 0;
     let opened = params::check(parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())))
         .and_then(|()| settle(path))
-        .and_then(|()| match catalog::open(path) {
-            Err(e) if e.code() == Code::Busy && leave_wal(path)? => catalog::open(path),
+        .and_then(|()| match open(path, read_only, immutable) {
+            Err(e) if e.code() == Code::Busy && leave_wal(path)? => open(path, read_only, immutable),
             opened => opened,
-        })
-        .and_then(|store| Database::new(path, store, read_only, immutable));
+        });
     let database = match opened {
         Ok(database) => database,
         // BUSY is nothing to explain: whoever opens tries again.
@@ -68,6 +69,17 @@ pub(super) unsafe fn open_database(
         }
     }
     ffi::SQLITE_OK
+}
+
+fn open(path: &Path, read_only: bool, immutable: bool) -> Result<Database> {
+    loop {
+        let store = catalog::open(path)?;
+        match Database::new(path, Arc::clone(&store), read_only, immutable) {
+            // Somebody has closed or detached it meanwhile; it is opened anew.
+            Err(_) if !store.is_usable() => {}
+            made => return made,
+        }
+    }
 }
 
 /// The URI parameters behind a file name that SQLite passed to `xOpen`.
