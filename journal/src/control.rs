@@ -397,7 +397,8 @@ impl Control {
         if !self.is_own() {
             return;
         }
-        self.word(W_POISON).store(1, Ordering::SeqCst);
+        // One that was detached stays so.
+        self.word(W_POISON).fetch_max(1, Ordering::SeqCst);
         self.wake(W_DURABLE, u32::MAX);
     }
 

@@ -79,12 +79,15 @@ impl Store {
                         whole: false,
                     };
                     let created = created.at(|| format!("creating {}", side.display()));
-                    let made = created.and_then(|()| opening.make_lazy(lineage, state, header, source));
-                    if made.is_err() {
-                        // What can't be removed is no database, and may be removed by hand.
-                        drop(opening.unmake());
-                    }
-                    made
+                    let undo = |_: &Error| opening.unmake();
+                    let control = created.and_then(|()| opening.new_side()).inspect_err(undo);
+                    control.and_then(|control| {
+                        opening.make_lazy(lineage, state, header, source).inspect_err(undo)?;
+                        // In this order: who waits for the one takes the other then.
+                        drop(base.unlock(OPEN_BYTE, 1));
+                        control.unlock(Lock::Open);
+                        Ok(())
+                    })
                 }
             },
             Ok(false) => Err(busy()),
@@ -98,6 +101,16 @@ impl Store {
 }
 
 impl Opening<'_> {
+    /// The control file of a side folder that was just made, locked: whoever opens it meanwhile waits, and finds all of it.
+    fn new_side(&self) -> Result<ControlFile> {
+        let Opening { disk, path, side, .. } = *self;
+        disk.copy_owner(path, side).at(|| format!("setting the owner of {}", side.display()))?;
+        sync_name(disk, side)?;
+        let control = ControlFile::open(disk, &side.join(Name::Control.to_string()))?;
+        control.lock(Lock::Open)?;
+        Ok(control)
+    }
+
     /// Makes everything in the side folder, durably, the superblock last; then it marks the base, which is empty and
     /// locked. Until there is a superblock it is an empty database.
     fn make_lazy(
@@ -108,11 +121,6 @@ impl Opening<'_> {
         source: &[u8],
     ) -> Result<()> {
         let Opening { disk, path, side, base, .. } = *self;
-        disk.copy_owner(path, side).at(|| format!("setting the owner of {}", side.display()))?;
-        sync_name(disk, side)?;
-        // Whoever opens it meanwhile waits, and finds all of it.
-        let control = ControlFile::open(disk, &side.join(Name::Control.to_string()))?;
-        control.lock(Lock::Open)?;
         Present::create(disk, side, present)?;
         drop(Hashes::open(disk, path, side, state.page_size)?);
         write_whole(disk, side, Whole::SOURCE, [Name::NewSource, Name::Source], source)?;
@@ -133,18 +141,15 @@ impl Opening<'_> {
         };
         self.begin(block)?;
         // Whoever finds it without has nothing more to do than this.
-        base.write_at(&header, 0).and_then(|()| base.sync()).at(|| format!("writing {}", path.display()))?;
-        // In this order: who waits for the one takes the other then.
-        drop(base.unlock(OPEN_BYTE, 1));
-        control.unlock(Lock::Open);
-        Ok(())
+        base.write_at(&header, 0).and_then(|()| base.sync()).at(|| format!("writing {}", path.display()))
     }
 
-    /// Removes what was made.
-    fn unmake(&self) -> Result<()> {
-        if let Ok(names) = self.disk.list(self.side) {
-            remove_side(self.disk, self.side, names, || {})?;
+    /// Removes what was made. With the open lock, if there is one by then: who waits for it begins anew. What can't be
+    /// removed is no database, and may be removed by hand.
+    fn unmake(&self) {
+        let names = self.disk.list(self.side).unwrap_or_default();
+        if remove_side(self.disk, self.side, names, || {}).is_ok() {
+            drop(remove(self.disk, self.path));
         }
-        remove(self.disk, self.path)
     }
 }

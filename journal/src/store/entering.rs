@@ -29,11 +29,27 @@ impl Opening<'_> {
             control.lock(Lock::Open)?;
             let there = self.disk.identity(&path).at(|| format!("looking for {}", path.display()))?;
             if there == Some(control.inode()?) {
+                self.base_in_place()?;
                 return Ok(control);
             }
             // Whoever had the lock has detached, and has removed it.
         }
         Err(Error::new(Code::Busy, "other processes are opening and closing this database; try again"))
+    }
+
+    /// Makes sure that what the folder belongs to is the base that is open: it may have been removed, and another one made in
+    /// its place, while others were waited for.
+    fn base_in_place(&self) -> Result<()> {
+        let here = || format!("looking for {}", self.path.display());
+        let own = self.base.identity().at(here)?;
+        if self.disk.identity(self.path).at(here)? == Some((own.device, own.inode)) {
+            return Ok(());
+        }
+        let text = format!(
+            "{} was removed or replaced while it was being opened; open it again",
+            self.path.display()
+        );
+        Err(Error::new(Code::Busy, text))
     }
 
     /// Makes the side folder, if there is none. Whoever begins the store makes its name durable.
