@@ -73,7 +73,7 @@ pub use interrupt::{Interrupt, interrupted};
 pub use log::{LogRow, Status};
 pub use lsn::{Lsn, LsnRange};
 pub use maintenance::{Held, Visitor, block_signals};
-pub use remotes::{RemoteTurn, Traffic};
+pub use remotes::{RemoteTurn, RemotesFile, Traffic};
 pub use replace::incoming;
 pub use session::{Durability, Session};
 pub use ship::{Batches, shipped_state};

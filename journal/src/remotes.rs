@@ -5,9 +5,11 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::control::Lock;
+use crate::disk::Disk;
 use crate::error::{Code, Error, Result};
 use crate::format::{Name, Origin, Unsent, Whole, join_unsent, split_unsent};
 use crate::index::Index;
@@ -28,6 +30,34 @@ impl AddAssign for Traffic {
     fn add_assign(&mut self, more: Traffic) {
         self.requests += more.requests;
         self.bytes += more.bytes;
+    }
+}
+
+/// Where what is kept about remotes lies, also for those who must not keep the store open.
+pub struct RemotesFile {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
+
+impl RemotesFile {
+    /// What was kept last, by whatever process; `None` if nothing ever was.
+    ///
+    /// # Errors
+    /// `Damaged`, `Format`, `Io`.
+    pub fn read(&self) -> Result<Option<Vec<u8>>> {
+        Ok(self.parts()?.map(|(_, bytes)| bytes))
+    }
+
+    /// The same, with what remotes haven't got yet.
+    fn parts(&self) -> Result<Option<(Vec<Unsent>, Vec<u8>)>> {
+        let remedy = "move it away, and add the remotes anew";
+        let Some(kept) = read_whole(&*self.disk, &self.path, Whole::REMOTES, remedy)? else {
+            return Ok(None);
+        };
+        let (unsent, bytes) = split_unsent(&kept).ok_or_else(|| {
+            Error::new(Code::Damaged, format!("{} contradicts itself; {remedy}", self.path.display()))
+        })?;
+        Ok(Some((unsent, bytes.to_vec())))
     }
 }
 
@@ -103,17 +133,17 @@ impl Store {
     /// # Errors
     /// `Damaged`, `Format`, `Io`.
     pub fn remotes_kept(&self) -> Result<Option<Vec<u8>>> {
-        Ok(self.read_remotes()?.map(|(_, bytes)| bytes))
+        self.remotes_file().read()
+    }
+
+    /// Where that lies.
+    pub fn remotes_file(&self) -> RemotesFile {
+        RemotesFile { disk: Arc::clone(&self.disk), path: self.file_path(Name::Remotes) }
     }
 
     /// What was kept last, with what remotes haven't got yet.
     pub(crate) fn read_remotes(&self) -> Result<Option<(Vec<Unsent>, Vec<u8>)>> {
-        let (path, remedy) = (self.file_path(Name::Remotes), "move it away, and add the remotes anew");
-        let Some(kept) = read_whole(&*self.disk, &path, Whole::REMOTES, remedy)? else { return Ok(None) };
-        let (unsent, bytes) = split_unsent(&kept).ok_or_else(|| {
-            Error::new(Code::Damaged, format!("{} contradicts itself; {remedy}", path.display()))
-        })?;
-        Ok(Some((unsent, bytes.to_vec())))
+        self.remotes_file().parts()
     }
 
     /// Adds to what this process has asked of the remote `name`.
@@ -165,7 +195,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::disk::{Disk, RealDisk, SimDisk, SimProcess};
+    use crate::disk::{RealDisk, SimDisk, SimProcess};
     use crate::error::At;
     use crate::format::Retention;
     use crate::sample::{commit, write};

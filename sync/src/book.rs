@@ -1,7 +1,7 @@
 //! What a store keeps about its remotes.
 
 use serde::{Deserialize, Serialize};
-use tideline_journal::{Code, Error, Lsn, Result, Store, Unsent};
+use tideline_journal::{Code, Error, Lsn, RemotesFile, Result, Store, Unsent};
 
 use crate::address::shown;
 use crate::chain::Link;
@@ -161,6 +161,11 @@ impl Book {
     /// As the store has it.
     pub fn load(store: &Store) -> Result<Book> {
         Book::read(store.remotes_kept()?)
+    }
+
+    /// As it is kept in a file now.
+    pub fn load_from(file: &RemotesFile) -> Result<Book> {
+        Book::read(file.read()?)
     }
 
     /// Changes it, durably.

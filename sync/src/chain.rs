@@ -113,7 +113,7 @@ fn search(objects: &Objects<'_>) -> Result<u64> {
 }
 
 /// Whether the manifest `number` is there, or a waymark says that it was. Of the first, one of both holds for ever.
-pub(crate) fn was_there(objects: &Objects<'_>, number: u64) -> Result<bool> {
+fn was_there(objects: &Objects<'_>, number: u64) -> Result<bool> {
     Ok(objects.exists(&name(number))? || objects.exists(&waymark(number))?)
 }
 
@@ -146,7 +146,7 @@ pub(crate) fn newest(
     last: u64,
     is_so: &dyn Fn(&Part) -> bool,
 ) -> Result<Option<Link>> {
-    newest_by(objects, first, last, &|manifest| is_so(&manifest.part))
+    newest_by(objects, first, last, &|manifest| Ok(is_so(&manifest.part)))
 }
 
 /// The same, where more than its part tells.
@@ -154,13 +154,13 @@ pub(crate) fn newest_by(
     objects: &Objects<'_>,
     first: u64,
     last: u64,
-    is_so: &dyn Fn(&Manifest) -> bool,
+    is_so: &dyn Fn(&Manifest) -> Result<bool>,
 ) -> Result<Option<Link>> {
     let (mut low, mut high, mut found) = (first, last, None);
     while low <= high {
         let middle = low + (high - low) / 2;
         let link = read(objects, middle)?.ok_or_else(|| gone(objects, middle))?;
-        if is_so(&link.manifest) {
+        if is_so(&link.manifest)? {
             (found, low) = (Some(link), middle + 1);
         } else {
             high = middle - 1;
@@ -210,7 +210,9 @@ pub(crate) fn behind(objects: &Objects<'_>, position: &Position, sure: &Sure, kn
     if let Some(next) = read(objects, position.number + 1)? {
         let Manifest { number, previous, lineage, time, .. } = next.manifest;
         if previous != position.hash || lineage != position.lineage {
-            return Ok(Behind::Gone);
+            // Who creates the next looks at the one before: what doesn't go on from one that is there is from elsewhere.
+            let stays = position.number > 0 && is_at(objects, position)?;
+            return if stays { Err(broken(objects, number)) } else { Ok(Behind::Gone) };
         }
         if u128::from(SystemClock.now_ms().abs_diff(time)) < GRACE.as_millis() / 2 {
             sure.note(number, false);
@@ -222,12 +224,49 @@ pub(crate) fn behind(objects: &Objects<'_>, position: &Position, sure: &Sure, kn
     }
     let there = match position.number {
         0 => head(objects)?.is_none(),
-        number => read(objects, number)?.is_some_and(|link| link.hash == position.hash),
+        _ => is_at(objects, position)?,
     };
     if there {
         sure.note(position.number, true);
     }
     Ok(if there { Behind::Nothing } else { Behind::Gone })
+}
+
+/// Whether the manifest of a position is there, and that one.
+fn is_at(objects: &Objects<'_>, position: &Position) -> Result<bool> {
+    Ok(read(objects, position.number)?.is_some_and(|link| link.hash == position.hash))
+}
+
+/// Whether what is before a position is there, too: who was sure of his own newest manifest may have created it where
+/// everything had just been removed, and would find it there ever after. A newcomer begins with the newest runs, or with the
+/// first manifest.
+pub(crate) fn is_rooted(objects: &Objects<'_>, position: &Position, sure: &Sure) -> Result<bool> {
+    if position.number == 0 {
+        // What comes is the root.
+        sure.note_root();
+    }
+    if sure.rooted() {
+        return Ok(true);
+    }
+    let root = match position.whole {
+        // It is small, and somebody else may have begun there.
+        0 => match read(objects, 1) {
+            // That can be told to whoever reads it.
+            Err(e) if matches!(e.code(), Code::Damaged | Code::Format) => true,
+            first => first?.is_some_and(|first| first.manifest.lineage == position.lineage),
+        },
+        number => objects.exists(&name(number))?,
+    };
+    let rooted = root || leads_to(objects, position)?;
+    if rooted {
+        sure.note_root();
+    }
+    Ok(rooted)
+}
+
+/// Whether whoever begins with the first manifest comes as far as a position.
+pub(crate) fn leads_to(objects: &Objects<'_>, position: &Position) -> Result<bool> {
+    Ok(search(objects)? >= position.number)
 }
 
 /// Whether the manifest that was created behind `position` goes on from there: the position is there, so that nothing
@@ -239,39 +278,56 @@ pub(crate) fn went_on(objects: &Objects<'_>, position: &Position) -> Result<bool
     }
 }
 
-/// What is noted of a manifest.
+/// When something was seen, by both clocks: one stands still while a machine sleeps, the other is set.
 #[derive(Clone, Copy, Debug)]
+struct Seen(Instant, SystemTime);
+
+impl Seen {
+    fn now() -> Seen {
+        Seen(Instant::now(), SystemTime::now())
+    }
+
+    fn is_fresh(&self) -> bool {
+        // A clock that was set back says nothing.
+        self.0.elapsed() < SURE_FOR && self.1.elapsed().is_ok_and(|elapsed| elapsed < SURE_FOR)
+    }
+}
+
+/// What is noted of a chain.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Noted {
-    number: u64,
-    newest: bool,
-    /// By both clocks: one stands still while a machine sleeps, the other is set.
-    since: (Instant, SystemTime),
+    /// A manifest's number, and whether it was the newest.
+    manifest: Option<(u64, bool, Seen)>,
+    /// When what is before it was seen.
+    root: Option<Seen>,
 }
 
 /// A manifest that was there a moment ago.
 #[derive(Debug, Default)]
-pub(crate) struct Sure(Cell<Option<Noted>>);
+pub(crate) struct Sure(Cell<Noted>);
 
 impl Sure {
     /// What was noted before.
-    pub fn since(noted: Option<Noted>) -> Sure {
+    pub fn since(noted: Noted) -> Sure {
         Sure(Cell::new(noted))
     }
 
-    fn fresh(&self, number: u64) -> Option<Noted> {
-        let fresh = |noted: &Noted| {
-            let (since, wall) = noted.since;
-            // A clock that was set back says nothing.
-            noted.number == number
-                && since.elapsed() < SURE_FOR
-                && wall.elapsed().is_ok_and(|elapsed| elapsed < SURE_FOR)
-        };
-        self.0.get().filter(fresh)
+    /// Of a folder, which is looked at each time: so nothing is created there but behind what is there.
+    pub fn of_folder() -> Sure {
+        let sure = Sure::default();
+        sure.note_root();
+        sure
+    }
+
+    fn fresh(&self, number: u64) -> Option<bool> {
+        let (_, newest, _) =
+            self.0.get().manifest.filter(|(noted, _, seen)| *noted == number && seen.is_fresh())?;
+        Some(newest)
     }
 
     /// Whether `number` was the newest: nothing behind it can have been given up since.
     pub fn newest(&self, number: u64) -> bool {
-        self.fresh(number).is_some_and(|noted| noted.newest)
+        self.fresh(number) == Some(true)
     }
 
     /// Whether it was there, and young by this machine's clock. That is enough for who only follows.
@@ -281,11 +337,25 @@ impl Sure {
 
     /// Notes that it was there, or made, and whether it was the newest.
     pub fn note(&self, number: u64, newest: bool) {
-        self.0.set(Some(Noted { number, newest, since: (Instant::now(), SystemTime::now()) }));
+        self.0.set(Noted { manifest: Some((number, newest, Seen::now())), ..self.0.get() });
+    }
+
+    /// Whether what is before it was seen.
+    fn rooted(&self) -> bool {
+        self.0.get().root.is_some_and(|seen| seen.is_fresh())
+    }
+
+    fn note_root(&self) {
+        self.0.set(Noted { root: Some(Seen::now()), ..self.0.get() });
+    }
+
+    /// Knows nothing any more.
+    pub fn forget(&self) {
+        self.0.take();
     }
 
     /// What is noted.
-    pub fn noted(&self) -> Option<Noted> {
+    pub fn noted(&self) -> Noted {
         self.0.get()
     }
 }
@@ -317,7 +387,7 @@ pub(crate) fn broken(objects: &Objects<'_>, number: u64) -> Error {
     Error::new(
         Code::Damaged,
         format!(
-            "{} of {} doesn't go on from the one before it: objects were replaced; put them back, or clone from another remote",
+            "{} of {} doesn't go on from the one before it: objects were replaced, or left from before; put them back, clone from another remote, or empty the place and begin anew with tide_remote(name, NULL), then tide_remote(name, url, options)",
             name(number),
             objects.url()
         ),
@@ -414,9 +484,14 @@ mod tests {
         assert!(!sure.newest(7) && sure.there(7));
         sure.note(7, true);
         assert!(sure.newest(7) && !sure.newest(8));
-        let seen = |wall| Sure::since(Some(Noted { number: 7, newest: true, since: (Instant::now(), wall) }));
+        let seen = |wall| {
+            let seen = Seen(Instant::now(), wall);
+            Sure::since(Noted { manifest: Some((7, true, seen)), root: Some(seen) })
+        };
         let now = SystemTime::now();
+        assert!(seen(now).newest(7) && seen(now).rooted());
         assert!(!seen(now - SURE_FOR).newest(7), "the clock that goes on says that it was long ago");
+        assert!(!seen(now - SURE_FOR).rooted());
         assert!(!seen(now + SURE_FOR).newest(7), "a clock that was set back says nothing");
     }
 

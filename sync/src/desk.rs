@@ -10,7 +10,7 @@ use tideline_journal::{Result, Traffic};
 use crate::address::{Address, Kind};
 use crate::chain::{Noted, Sure};
 use crate::copies::Copies;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Pause};
 use crate::key;
 use crate::objects::{Objects, Reach};
 use crate::settings::{Given, Secrets, Settings};
@@ -27,8 +27,8 @@ struct Found {
     reach: Arc<Reach>,
 }
 
-/// Whom secrets were given for. A remote of the same name somewhere else doesn't get them: another process may have moved
-/// it, and a lazy clone reads from where it was, too.
+/// Whom secrets were given for, or what was seen where. A remote of the same name somewhere else doesn't get them: another
+/// process may have moved it, and a lazy clone reads from where it was, too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Place {
     name: String,
@@ -44,6 +44,21 @@ impl Place {
     }
 }
 
+/// At which place something was seen, and by what names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Names {
+    place: Place,
+    /// See [`Settings::key_at`].
+    key_at: [Option<String>; 2],
+}
+
+impl Names {
+    fn of(name: &str, url: &str, settings: &Settings) -> Names {
+        let key_at = settings.key_at().map(|text| text.map(str::to_owned));
+        Names { place: Place::of(name, url, settings), key_at }
+    }
+}
+
 /// One for each open store; it is gone with it.
 pub(crate) struct Desk {
     open: Arc<Open>,
@@ -53,9 +68,11 @@ pub(crate) struct Desk {
     secrets: Mutex<HashMap<Place, Secrets>>,
     keepers: Mutex<BTreeMap<String, Keeper>>,
     /// Of each remote, a manifest that was there, and when: see [`Sure`].
-    sure: Mutex<HashMap<String, Noted>>,
+    sure: Mutex<HashMap<Names, Noted>>,
     /// Where remotes are, and how they are reached, by what was said last.
     places: Mutex<HashMap<String, (Address, Settings)>>,
+    /// When a lazy clone's lease was last to be written, in milliseconds since 1970.
+    leased: Mutex<Option<u64>>,
     /// What reading pages has asked.
     read: Mutex<HashMap<String, Traffic>>,
     /// Of databases as remotes have them, to mend with.
@@ -73,6 +90,7 @@ impl Desk {
             keepers: Mutex::default(),
             sure: Mutex::default(),
             places: Mutex::default(),
+            leased: Mutex::default(),
             read: Mutex::default(),
             copies: Copies::default(),
         }
@@ -171,18 +189,32 @@ impl Desk {
         self.secrets.lock().get(&Place::of(name, url, settings)).cloned().unwrap_or_default()
     }
 
-    /// What is known of its newest manifests.
-    pub fn sure(&self, name: &str) -> Sure {
-        Sure::since(self.sure.lock().get(name).copied())
+    /// What is known of its newest manifests there.
+    pub fn sure(&self, name: &str, url: &str, settings: &Settings) -> Sure {
+        let noted = self.sure.lock().get(&Names::of(name, url, settings)).copied();
+        Sure::since(noted.unwrap_or_default())
     }
 
-    /// Notes what is known of it now.
-    pub fn be_sure(&self, name: &str, noted: Option<Noted>) {
+    /// Notes what is known of them now.
+    pub fn be_sure(&self, name: &str, url: &str, settings: &Settings, noted: Noted) {
         let mut sure = self.sure.lock();
-        match noted {
-            Some(noted) => drop(sure.insert(name.to_owned(), noted)),
-            None => drop(sure.remove(name)),
-        }
+        sure.retain(|at, _| at.place.name != name);
+        sure.insert(Names::of(name, url, settings), noted);
+    }
+
+    /// Knows nothing of them any more.
+    pub fn be_unsure(&self, name: &str) {
+        self.sure.lock().retain(|at, _| at.place.name != name);
+    }
+
+    /// When a lazy clone's lease was last to be written, in milliseconds since 1970, if this process did so.
+    pub fn leased(&self) -> Option<u64> {
+        *self.leased.lock()
+    }
+
+    /// Notes that it is to be written now.
+    pub fn note_lease(&self, now: u64) {
+        *self.leased.lock() = Some(now);
     }
 
     /// Notes what reading pages has asked of a remote.
@@ -197,7 +229,7 @@ impl Desk {
 
     /// Forgets all about a remote.
     pub fn forget(&self, name: &str) {
-        self.be_sure(name, None);
+        self.be_unsure(name);
         self.secrets.lock().retain(|place, _| place.name != name);
         self.found.lock().retain(|found| found.name != name);
         self.stop_keeping(name);
@@ -207,6 +239,11 @@ impl Desk {
     pub fn keep(&self, name: &str, keeper: Keeper) {
         // The one before is stopped as it is dropped.
         self.keepers.lock().insert(name.to_owned(), keeper);
+    }
+
+    /// Has whoever takes care of it pause, if somebody does.
+    pub fn pause_keeping(&self, name: &str) -> Option<Pause> {
+        self.keepers.lock().get(name).map(Keeper::pause)
     }
 
     /// Lets nobody.
@@ -228,6 +265,8 @@ mod tests {
     use crate::options::Options;
     use crate::point::Point;
     use crate::remotes::{ORIGIN, Remotes};
+    use futures_util::TryStreamExt;
+    use object_store::ObjectStoreExt;
     use object_store::memory::InMemory;
     use serde_json::json;
     use std::collections::HashSet;
@@ -245,7 +284,8 @@ mod tests {
         let open = move |address: &Address, given: &Given| {
             let text = |text: Option<&str>| text.map(str::to_owned);
             let endpoint = text(given.settings.text("endpoint"));
-            let note = (address.url().to_owned(), endpoint, text(given.secrets.text("access_key_id")));
+            let secret = given.secrets.text("access_key_id").or(given.secrets.text("sas"));
+            let note = (address.url().to_owned(), endpoint, text(secret));
             notes.lock().push(note);
             Ok(Arc::clone(&store) as Arc<dyn ObjectStore>)
         };
@@ -296,6 +336,82 @@ mod tests {
     }
 
     #[test]
+    fn an_account_that_nobody_named_may_be_another() {
+        let disk = SimDisk::new();
+        let store = open(&disk);
+        let (way, seen) = watched();
+        let here = Remotes::at(&store, Arc::new(Desk::new(way)));
+        let sas = json!({"sas": "K"});
+        let (bare, named) = ("az://box/app", "abfss://box@account.dfs.core.windows.net/app");
+        for (from, to) in [(bare, named), (named, bare)] {
+            here.add(ORIGIN, from, sas.as_object()).unwrap();
+            here.add(ORIGIN, &format!("{from}/"), None).unwrap();
+            here.add(ORIGIN, to, None).unwrap();
+            let last: Vec<_> = seen.lock().iter().rev().take(2).map(|note| note.2.clone()).collect();
+            assert_eq!(last, [None, Some("K".to_owned())], "{from} {to}");
+            here.remove(ORIGIN).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_seen_at_a_place_or_by_other_names_is_known_of_no_other() {
+        let desk = Desk::usual();
+        let given = |options: serde_json::Value| {
+            Given::read(options.as_object().unwrap(), Kind::S3).unwrap().settings
+        };
+        let (url, plain, keyed) = ("s3://bucket/a", given(json!({})), given(json!({"key_env": "K"})));
+        let sure = Sure::default();
+        sure.note(3, true);
+        desk.be_sure(ORIGIN, url, &keyed, sure.noted());
+        assert!(desk.sure(ORIGIN, url, &keyed).newest(3));
+        let elsewhere = given(json!({"key_env": "K", "endpoint": "http://b"}));
+        for (url, settings) in [(url, plain), ("s3://bucket/b", keyed), (url, elsewhere)] {
+            assert!(!desk.sure(ORIGIN, url, &settings).newest(3), "{url} {settings:?}");
+        }
+    }
+
+    #[test]
+    fn pages_are_read_where_another_process_has_moved_their_remote_to() {
+        let disk = SimDisk::new();
+        let [from, to] = [Arc::new(InMemory::new()), Arc::new(InMemory::new())];
+        let way: Arc<Open> = {
+            let (from, to) = (Arc::clone(&from), Arc::clone(&to));
+            Arc::new(move |address: &Address, _: &Given| {
+                let store = if address.url() == "s3://bucket/a" { &from } else { &to };
+                Ok(Arc::clone(store) as Arc<dyn ObjectStore>)
+            })
+        };
+        let first = open(&disk);
+        commit(&first).unwrap();
+        let there = Remotes::at(&first, Arc::new(Desk::new(Arc::clone(&way))));
+        there.add(ORIGIN, "s3://bucket/a", None).unwrap();
+        there.push(ORIGIN).unwrap();
+        let stop = || false;
+        let clone = || {
+            let source: Option<Arc<dyn Sources>> = Some(Arc::new(RemotePages::by(Arc::clone(&way))));
+            StoreOptions { background: false, source, ..StoreOptions::default() }
+        };
+        let cloning = Cloning {
+            url: "s3://bucket/a",
+            remote: Options::new(),
+            until: Point::Newest,
+            replace: false,
+            options: clone(),
+            stop: &stop,
+        };
+        let (address, path) = (Address::parse("s3://bucket/a").unwrap(), Path::new("/clone.db"));
+        let given = Given::default();
+        let desk = Desk::new(Arc::clone(&way));
+        let (own, _) = cloning.begin(desk, &address, given, true, disk.process(), path).unwrap();
+        let other = Store::open(disk.process() as Arc<dyn Disk>, path, clone()).unwrap();
+        own.keep_source().unwrap();
+        move_all(&from, &to);
+        let others = Remotes::at(&other, Arc::new(Desk::new(Arc::clone(&way))));
+        others.add(ORIGIN, "s3://bucket/b", None).unwrap();
+        own.hydrate(|_, _| true).unwrap();
+    }
+
+    #[test]
     fn a_lazy_clone_reads_where_it_is_told_to_with_what_it_was_given_for_that() {
         let (disk, (way, seen)) = (SimDisk::new(), watched());
         let (one, two, url) = ("https://one.example", "https://two.example", "s3://bucket/a");
@@ -325,6 +441,19 @@ mod tests {
         let keys: HashSet<_> = seen.lock().iter().map(|(_, at, key)| (at.clone(), key.clone())).collect();
         let pair = |at: &str, key: &str| (Some(at.to_owned()), Some(key.to_owned()));
         assert_eq!(keys, HashSet::from([pair(one, "K"), pair(two, "L")]));
+    }
+
+    /// Moves all objects.
+    fn move_all(from: &InMemory, to: &InMemory) {
+        let moved = async {
+            for found in from.list(None).try_collect::<Vec<_>>().await? {
+                let bytes = from.get(&found.location).await?.bytes().await?;
+                to.put(&found.location, bytes.into()).await?;
+                from.delete(&found.location).await?;
+            }
+            Ok::<_, object_store::Error>(())
+        };
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(moved).unwrap();
     }
 
     /// Fills a database of three pages.

@@ -1,8 +1,8 @@
 //! Pushing or pulling again and again, in a thread of its own.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use tideline_journal::{Clock, Code, Error, Result, Store, SystemClock, Visitor, block_signals};
 
@@ -15,24 +15,73 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// Longest time between two tries while somebody else talks to the remote; they cost no request.
 const BUSY: Duration = Duration::from_secs(1);
 
+/// Longest time that somebody waits for a keeper to pause. Between two requests it looks often whether it is to.
+const PAUSED_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the owner wants of the thread, and whether that is at work.
+#[derive(Default)]
+struct State {
+    stopped: bool,
+    /// So many want it to do nothing for now.
+    paused: usize,
+    at_work: bool,
+}
+
 /// What the thread and its owner share. They wait in the system's own way: a child of `fork` keeps parking_lot's queues.
 #[derive(Default)]
 struct Shared {
-    stopped: Mutex<bool>,
+    state: Mutex<State>,
     wake: Condvar,
     next_try: AtomicU64,
 }
 
 impl Shared {
-    fn is_stopped(&self) -> bool {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits; true if it was stopped.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.wake.notify_all();
+    }
+
+    /// Whether a task that is under way is to be given up.
+    fn is_over(&self) -> bool {
+        let state = self.state();
+        state.stopped || state.paused > 0
+    }
+
+    /// Waits for so long, and while it is paused; true if it was stopped.
     fn wait(&self, time: Duration) -> bool {
-        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.wake.wait_timeout_while(stopped, time, |stopped| !*stopped);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        let waited = self.wake.wait_timeout_while(self.state(), time, |state| !state.stopped);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let waited = self.wake.wait_while(state, |state| !state.stopped && state.paused > 0);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        state.at_work = !state.stopped;
+        state.stopped
+    }
+}
+
+/// Holds a keeper back, for as long as it isn't dropped.
+pub(crate) struct Pause {
+    shared: Arc<Shared>,
+}
+
+impl Pause {
+    /// Waits until it is at nothing any more, or `stop` says so, or it has been long enough.
+    pub fn wait(&self, stop: &dyn Fn() -> bool) {
+        let (begun, look_every) = (Instant::now(), Duration::from_millis(20));
+        let mut state = self.shared.state();
+        while state.at_work && begun.elapsed() < PAUSED_WITHIN && !stop() {
+            let waited = self.shared.wake.wait_timeout(state, look_every);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        self.shared.change(|state| state.paused -= 1);
     }
 }
 
@@ -43,8 +92,7 @@ pub(crate) struct Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        *self.shared.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.shared.wake.notify_all();
+        self.shared.change(|state| state.stopped = true);
     }
 }
 
@@ -60,7 +108,8 @@ impl Keeper {
         task: Task,
         every: Duration,
     ) -> Result<Keeper> {
-        let shared = Arc::new(Shared::default());
+        let state = Mutex::new(State { at_work: true, ..State::default() });
+        let shared = Arc::new(Shared { state, ..Shared::default() });
         let own = Arc::clone(&shared);
         let (visitor, desk, name) = (Visitor::of(store), Arc::downgrade(desk), name.to_owned());
         let thread = std::thread::Builder::new().name("tideline-keeper".into());
@@ -74,6 +123,12 @@ impl Keeper {
         Ok(Keeper { shared })
     }
 
+    /// Has it give up what it is at, and do nothing.
+    pub fn pause(&self) -> Pause {
+        self.shared.change(|state| state.paused += 1);
+        Pause { shared: Arc::clone(&self.shared) }
+    }
+
     /// When it next tries; `None` while it does, and before the first time.
     pub fn next_try(&self) -> Option<u64> {
         Some(self.shared.next_try.load(Ordering::Relaxed)).filter(|&time| time > 0)
@@ -83,7 +138,7 @@ impl Keeper {
 fn run(shared: &Shared, visitor: &Visitor, desk: &Weak<Desk>, name: &str, task: Task, every: Duration) {
     let mut failures = 0;
     loop {
-        let stop = || shared.is_stopped() || visitor.is_left();
+        let stop = || shared.is_over() || visitor.is_left();
         let done = visitor.visit(|store| {
             let Some(desk) = desk.upgrade() else { return Ok(()) };
             let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -108,6 +163,7 @@ fn run(shared: &Shared, visitor: &Visitor, desk: &Weak<Desk>, name: &str, task: 
                 behind(every, failures)
             }
         };
+        shared.change(|state| state.at_work = false);
         let next = SystemClock.now_ms() + u64::try_from(pause.as_millis()).unwrap_or(u64::MAX / 2);
         shared.next_try.store(next, Ordering::Relaxed);
         if shared.wait(pause) {

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 use tideline_journal::{
-    Clock, Code, Error, Lsn, Options, PageSource, Result, Sources, Store, SystemClock, interrupted,
+    Clock, Code, Error, Lsn, Options, PageSource, RemotesFile, Result, Sources, Store, SystemClock,
+    interrupted,
 };
 
 use crate::address::Address;
@@ -100,7 +101,8 @@ impl Sources for RemotePages {
         let address = Address::parse(&url)?;
         let cache = if self.open.is_none() { cache(&settings) } else { Cache::none() };
         let (library, leased) = (Library::new(runs, cache), AtomicU64::new(leased));
-        Ok(Arc::new(Source { desk, address, settings, library, number, lease, leased }))
+        let book = store.remotes_file();
+        Ok(Arc::new(Source { desk, book, address, settings, library, number, lease, leased }))
     }
 
     fn find(
@@ -127,6 +129,8 @@ pub(crate) fn cache(settings: &Settings) -> Cache {
 /// A lazy clone's.
 struct Source {
     desk: Arc<Desk>,
+    /// Where it says where `origin` is.
+    book: RemotesFile,
     address: Address,
     settings: Settings,
     library: Library,
@@ -177,29 +181,48 @@ impl Source {
             drop(self.renew(objects));
             Ok(())
         };
-        let Some((address, settings)) = self.moved() else {
-            return self.ask(&self.address, &self.settings, &mut work);
-        };
-        match self.ask(&address, &settings, &mut work) {
-            // Somebody pushes to another place than he cloned from.
-            Err(e) if matches!(e.code(), Code::Missing | Code::Offline) => {
-                self.ask(&self.address, &self.settings, &mut work).map_err(|_| e)
-            }
+        match self.ask_around(&mut work) {
+            // Another process may have moved it.
+            Err(e) if is_elsewhere(&e) && self.look_up() => self.ask_around(&mut work),
             done => done,
         }
     }
 
-    /// Writes the lease where pages may be read from; where it was cloned from it must succeed.
+    fn ask_around(&self, work: &mut dyn FnMut(&Objects<'_>) -> Result<()>) -> Result<()> {
+        let Some((address, settings)) = self.moved() else {
+            return self.ask(&self.address, &self.settings, work);
+        };
+        match self.ask(&address, &settings, work) {
+            // Somebody pushes to another place than he cloned from.
+            Err(e) if is_elsewhere(&e) => self.ask(&self.address, &self.settings, work).map_err(|_| e),
+            done => done,
+        }
+    }
+
+    /// Looks where `origin` is; true if it is somewhere else than was known.
+    fn look_up(&self) -> bool {
+        let Ok(mut book) = Book::load_from(&self.book) else { return false };
+        let Ok(remote) = book.find(ORIGIN) else { return false };
+        let Ok(address) = Address::parse(&remote.url) else { return false };
+        let place = (address, remote.settings.clone());
+        let known = self.desk.placed(ORIGIN);
+        self.desk.place(ORIGIN, &place.0, &place.1);
+        known.as_ref() != Some(&place)
+    }
+
+    /// Writes the lease where pages may be read from. One of both places is enough: they are had there.
     fn lease_everywhere(&self, ended: bool) -> Result<()> {
         let mut work = |objects: &Objects<'_>| self.lease(objects, ended);
-        if let Some((address, settings)) = self.moved() {
-            let there = self.ask(&address, &settings, &mut work);
-            // The same place, and its key elsewhere.
-            if self.is_at(&address, &settings) {
-                return there;
-            }
+        let Some((address, settings)) = self.moved() else {
+            return self.ask(&self.address, &self.settings, &mut work);
+        };
+        let there = self.ask(&address, &settings, &mut work);
+        // The same place, and its key elsewhere.
+        if self.is_at(&address, &settings) {
+            return there;
         }
-        self.ask(&self.address, &self.settings, &mut work)
+        let here = self.ask(&self.address, &self.settings, &mut work);
+        if here.is_ok() { here } else { there }
     }
 
     fn lease(&self, objects: &Objects<'_>, ended: bool) -> Result<()> {
@@ -219,6 +242,11 @@ impl Source {
         }
         Ok(())
     }
+}
+
+/// Whether what was asked for may be had at another place.
+fn is_elsewhere(e: &Error) -> bool {
+    matches!(e.code(), Code::Missing | Code::Offline)
 }
 
 impl PageSource for Source {

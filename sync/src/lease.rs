@@ -19,6 +19,8 @@ const FOLDER: &str = "lease";
 const COUNTS_FOR: u64 = 30 * 24 * 3600 * 1000;
 /// How often it is written again, in milliseconds: once a day.
 pub(crate) const RENEWED_EVERY: u64 = 24 * 3600 * 1000;
+/// Where that fails, how often it is tried, in milliseconds: every ten minutes.
+pub(crate) const TRIED_EVERY: u64 = 600_000;
 /// No lease is longer, in bytes.
 const LEASE_LIMIT: u64 = 1 << 28;
 

@@ -22,6 +22,17 @@ pub(crate) fn may_be_one(one: (&Address, &Settings), other: (&Address, &Settings
         && (accounts.contains(&None) || accounts[0] == accounts[1])
 }
 
+/// True if both are surely one machine's, so that what was given to talk to one may be told to the other. An account that
+/// is said somewhere else, or nowhere, may be another.
+pub(crate) fn is_one_machine(one: (&Address, &Settings), other: (&Address, &Settings)) -> bool {
+    let host = |address: &Address| {
+        let url = Url::parse(address.url()).ok()?;
+        // What isn't the account's is the bucket's, which is the same.
+        (!url.username().is_empty()).then(|| url.host_str().map(str::to_owned)).flatten()
+    };
+    one.1.place() == other.1.place() && host(one.0) == host(other.0)
+}
+
 /// Paths are compared part by part; where both are there, a link may lead from one to the other.
 fn same_folder(one: &Url, other: &Url) -> bool {
     let (Ok(one), Ok(other)) = (one.to_file_path(), other.to_file_path()) else { return false };
@@ -95,6 +106,26 @@ mod tests {
         ] {
             assert!(!one(a, b) && !one(b, a), "{a} and {b}");
         }
+    }
+
+    #[test]
+    fn a_machine_is_only_the_same_where_both_say_so() {
+        let none = Settings::default();
+        let account = Given::read(json!({"account": "account"}).as_object().unwrap(), Kind::Azure).unwrap();
+        let (box_, other) = ("az://box/app", "abfss://box@account.dfs.core.windows.net/app");
+        let same = |a: (&str, &Settings), b: (&str, &Settings)| {
+            let [one, two] = [a.0, b.0].map(|url| Address::parse(url).unwrap());
+            is_one_machine((&one, a.1), (&two, b.1)) && is_one_machine((&two, b.1), (&one, a.1))
+        };
+        assert!(same((box_, &none), (box_, &none)) && same((other, &none), (other, &none)));
+        assert!(same((box_, &none), ("az://box/app/", &none)));
+        assert!(same((box_, &account.settings), (box_, &account.settings)));
+        assert!(!same((box_, &none), (other, &none)), "that of the environment may be another");
+        assert!(!same((box_, &none), (box_, &account.settings)));
+        assert!(!same((box_, &account.settings), (other, &none)));
+        let cloud = "abfss://box@account.dfs.fabric.microsoft.com/app";
+        assert!(!same((other, &none), (cloud, &none)), "the same name on another machine");
+        assert!(same(("s3://bucket/app", &none), ("s3a://bucket/app/", &none)));
     }
 
     #[test]

@@ -40,7 +40,11 @@ pub(crate) fn pull(
         remote.position = Some(position.clone());
         keep(remote)?;
         let link = match chain::behind(objects, &position, sure, sure.there(position.number))? {
-            Behind::Nothing => return Ok(store.head()),
+            Behind::Nothing => {
+                // What of a later one was applied isn't there any more: an older copy was put back.
+                remote.part = 0;
+                return Ok(store.head());
+            }
             Behind::Next(link) => link,
             // What is newer isn't wanted.
             Behind::Gone if until != Point::Newest => return Err(given_up(objects, &position)),

@@ -195,6 +195,9 @@ pub(crate) fn push(
             chain::behind(objects, position, how.sure, how.sure.newest(position.number))
         };
         let (position, seen) = standing(store, objects, remote, how)?;
+        if let Some(Behind::Nothing) = seen {
+            remote.part = 0;
+        }
         remote.position = Some(position.clone());
         let taken = match seen {
             Some(Behind::Next(taken)) => *taken,
@@ -231,7 +234,12 @@ pub(crate) fn push(
                             chain::hint(objects, link.manifest.number);
                             return Ok(link.manifest.part.range().last);
                         }
-                        Appended::Other(taken) => *taken,
+                        Appended::Other(taken) if taken.manifest.previous == position.hash => *taken,
+                        // What was sure isn't so.
+                        Appended::Other(_) => {
+                            how.sure.forget();
+                            continue;
+                        }
                     }
                 }
             },
@@ -300,6 +308,9 @@ fn next(
     if store.head() == position.lsn() {
         return Ok(None);
     }
+    if !chain::is_rooted(objects, position, how.sure)? {
+        return Err(missed(objects, remote, position));
+    }
     let number = position.number + 1;
     let retain = remote.settings.retention();
     // What isn't retained needn't be told apart.
@@ -315,8 +326,10 @@ fn next(
             0 => None,
             at => match chain::read(objects, at) {
                 Ok(Some(link)) => link.manifest.runs,
-                // One that is lost is one thing. Of somebody who pushes all the time the newest is always there.
-                Ok(None) if !chain::was_there(objects, 1)? => return Err(missed(objects, remote, position)),
+                // One that is lost is one thing.
+                Ok(None) if !chain::leads_to(objects, position)? => {
+                    return Err(missed(objects, remote, position));
+                }
                 Ok(None) => None,
                 Err(e) if e.code() == Code::Damaged => None,
                 Err(e) => return Err(e),

@@ -70,11 +70,16 @@ fn again(
     options: Option<&Options>,
     given: Option<&Given>,
 ) -> Option<(Remote, Given)> {
-    let before = Given { settings: known.settings.clone(), secrets: told.clone() };
-    let given = given.cloned().unwrap_or_default().over(options.unwrap_or(&Options::new()), &before);
-    let was = Address::parse(&known.url).ok()?;
-    let one = place::may_be_one((&was, &known.settings), (address, &given.settings));
-    one.then(|| (Remote { url: address.url().to_owned(), ..known.clone() }, given))
+    let (none, was) = (Options::new(), Address::parse(&known.url).ok()?);
+    let options = options.unwrap_or(&none);
+    let given = given.cloned().unwrap_or_default().over(options, &known.settings);
+    let (there, here) = ((&was, &known.settings), (address, &given.settings));
+    if !place::may_be_one(there, here) {
+        return None;
+    }
+    let same = place::is_one_machine(there, here);
+    let given = if same { given.told(options, told) } else { given };
+    Some((Remote { url: address.url().to_owned(), ..known.clone() }, given))
 }
 
 /// The remotes of one store.
@@ -150,20 +155,15 @@ impl<'a> Remotes<'a> {
         let before = self.desk.told(name, url, &remote.settings);
         self.desk.tell(name, url, &remote.settings, given.secrets);
         self.desk.lose(name);
-        self.desk.be_sure(name, None);
+        self.desk.be_unsure(name);
         // Where something was nothing is made: what is missing there is to be put back, a disk perhaps, and not hidden.
         let begins = remote.had(self.store.lineage()).is_none();
         let prepared = if begins { address.prepare() } else { Ok(()) };
         let probed = prepared.and_then(|()| {
             let objects = self.desk.objects(name, &address, &remote.settings, begins, self.stop)?;
-            let probed = if remote.single_writer {
-                Ok(())
-            } else if objects.seal().is_some() {
-                probe(&objects)
-            } else {
-                // It is told now, and not only by the first push.
-                nothing_hidden(&objects).and_then(|()| probe(&objects))
-            };
+            // It is told now, and not only by the first push.
+            let open = if objects.seal().is_some() { Ok(()) } else { nothing_hidden(&objects) };
+            let probed = open.and_then(|()| if remote.single_writer { Ok(()) } else { probe(&objects) });
             self.store.count_traffic(name, objects.take_traffic());
             probed
         });
@@ -185,8 +185,11 @@ impl<'a> Remotes<'a> {
     /// # Errors
     /// `Argument` if there is none of that name; `Busy`.
     pub fn remove(&self, name: &str) -> Result<()> {
-        // It would keep its turn for as long as its task takes.
-        self.desk.stop_keeping(name);
+        // It would keep its turn for as long as its task takes. If another process has it, it is as it was.
+        let pause = self.desk.pause_keeping(name);
+        if let Some(pause) = &pause {
+            pause.wait(self.stop);
+        }
         let _turn = self.store.remote_turn(name)?;
         Book::change(self.store, |book| {
             book.find(name)?;
@@ -266,9 +269,10 @@ impl<'a> Remotes<'a> {
     /// As [`Remotes::push`] and [`Remotes::pull`].
     pub fn keep_on(&self, name: &str, task: Task, every: Option<Duration>) -> Result<Lsn> {
         let Some(every) = every else {
-            let reached = self.reached(name, task)?;
+            // Also that of a remote that another process has removed.
+            let reached = self.reached(name, task);
             self.desk.stop_keeping(name);
-            return Ok(reached);
+            return reached;
         };
         let done = self.run(name, task);
         // That passes, and trying again is what it is for. If not, whoever keeps on now goes on.
@@ -300,24 +304,36 @@ impl<'a> Remotes<'a> {
 
     /// Has a lazy clone say that it still needs what it was cloned from, though it has nothing else to say.
     fn keep_lease(&self, name: &str) -> Result<()> {
-        let is_due = |remote: &Remote| self.store.now().abs_diff(remote.leased) >= lease::RENEWED_EVERY;
-        if !self.store.is_clone() || !is_due(Book::load(self.store)?.find(name)?) {
+        let mut remote = Book::load(self.store)?.find(name)?.clone();
+        if !self.is_lease_due(&remote) {
             return Ok(());
         }
         let _turn = self.store.remote_turn(name)?;
-        let leased = self.lease()?;
+        self.renew_lease(&mut remote);
         Book::change(self.store, |book| {
-            book.find(name)?.leased = leased;
+            book.find(name)?.leased = remote.leased;
             Ok(())
         })
     }
 
-    /// Writes the lease again, if there is one; returns when that was. Who may not write has none.
-    fn lease(&self) -> Result<u64> {
+    fn is_lease_due(&self, remote: &Remote) -> bool {
         let now = self.store.now();
+        self.store.is_clone()
+            && now.abs_diff(remote.leased) >= lease::RENEWED_EVERY
+            && self.desk.leased().is_none_or(|tried| now.abs_diff(tried) >= lease::TRIED_EVERY)
+    }
+
+    /// Writes a lazy clone's lease again, if it is time. Who may not write has none. Where it can't be written, it is tried
+    /// again a while later: pages are there meanwhile, and nothing else waits for it.
+    fn renew_lease(&self, remote: &mut Remote) {
+        if !self.is_lease_due(remote) {
+            return;
+        }
+        let now = self.store.now();
+        self.desk.note_lease(now);
         match self.store.keep_source() {
-            Err(e) if e.code() != Code::Denied => Err(e),
-            _ => Ok(now),
+            Err(e) if e.code() != Code::Denied => {}
+            _ => remote.leased = now,
         }
     }
 
@@ -327,6 +343,8 @@ impl<'a> Remotes<'a> {
         let mut remote = Book::load(self.store)?.find(name)?.clone();
         remote.pushes |= task != Task::Pull;
         let address = Address::parse(&remote.url)?;
+        // Another process may have moved it.
+        self.desk.place(name, &address, &remote.settings);
         let keep = |remote: &Remote| {
             Book::change(self.store, |book| {
                 *book.find(name)? = remote.clone();
@@ -342,8 +360,8 @@ impl<'a> Remotes<'a> {
             };
             let sure = match address.kind() {
                 // A folder may be another one by now.
-                Kind::File => Sure::default(),
-                _ => self.desk.sure(name),
+                Kind::File => Sure::of_folder(),
+                _ => self.desk.sure(name, address.url(), &remote.settings),
             };
             let mut done = Ok(Lsn::ZERO);
             if task != Task::Push {
@@ -360,10 +378,14 @@ impl<'a> Remotes<'a> {
                     }
                 }
             }
-            self.desk.be_sure(name, sure.noted().filter(|_| done.is_ok()));
-            if done.is_ok() && self.store.now().abs_diff(remote.leased) >= lease::RENEWED_EVERY {
-                // It will be tried again, and pages are there meanwhile.
-                remote.leased = self.lease().unwrap_or(remote.leased);
+            match &done {
+                Ok(_) => self.desk.be_sure(name, address.url(), &remote.settings, sure.noted()),
+                Err(_) => self.desk.be_unsure(name),
+            }
+            // Whoever was refused reads pages there all the same.
+            let reached = |e: &Error| !matches!(e.code(), Code::Offline | Code::Interrupted | Code::Busy);
+            if done.as_ref().err().is_none_or(reached) {
+                self.renew_lease(&mut remote);
             }
             self.store.count_traffic(name, objects.take_traffic());
             done

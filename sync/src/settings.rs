@@ -68,6 +68,8 @@ const KNOWN: [Known; 23] = [
     Known { name: "sas", kinds: &[Kind::Azure], what: What::Secret },
 ];
 
+/// The option that says that there are no credentials.
+const ANONYMOUS: &str = "anonymous";
 /// The options that say where a key is; it is in one place.
 const KEY_AT: [&str; 2] = ["key_file", "key_env"];
 
@@ -182,20 +184,32 @@ impl Given {
         Ok(given)
     }
 
-    /// The same, with what `options`, of which it was read, don't name as it was `before`, for the same place. Where the
-    /// key is has two names, and credentials go together. They don't go to another machine.
-    pub fn over(mut self, options: &serde_json::Map<String, serde_json::Value>, before: &Given) -> Given {
+    /// The same, with what `options`, of which it was read, don't name as it was `before`, for the same place, but for
+    /// secrets. Where the key is has two names.
+    pub fn over(mut self, options: &serde_json::Map<String, serde_json::Value>, before: &Settings) -> Given {
         let named = |name: &str| options.contains_key(name);
         let key_named = KEY_AT.iter().any(|name| named(name));
-        for (name, text) in &before.settings.0 {
+        for (name, text) in &before.0 {
             let told_elsewhere = key_named && KEY_AT.contains(&name.as_str());
             if !named(name) && !told_elsewhere {
                 self.settings.0.insert(name.clone(), text.clone());
             }
         }
-        let secrets_named = KNOWN.iter().any(|known| known.what == What::Secret && named(known.name));
-        if !secrets_named && self.settings.place() == before.settings.place() {
-            self.secrets = before.secrets.clone();
+        // Who gives credentials wants them used.
+        if self.secrets != Secrets::default() && !named(ANONYMOUS) {
+            self.settings.0.remove(ANONYMOUS);
+        }
+        self
+    }
+
+    /// The same, with the credentials that were told `before`, if `options`, of which it was read, name none. It is for
+    /// whoever talks to the same machine.
+    pub fn told(mut self, options: &serde_json::Map<String, serde_json::Value>, before: &Secrets) -> Given {
+        let is_secret = |name: &String| {
+            KNOWN.iter().any(|known| known.what == What::Secret && known.name == name.as_str())
+        };
+        if !options.keys().any(is_secret) {
+            self.secrets = before.clone();
         }
         self
     }
@@ -334,7 +348,10 @@ mod tests {
         .unwrap();
         let over = |options: serde_json::Value| {
             let options = options.as_object().unwrap();
-            Given::read(options, Kind::S3).unwrap().over(options, &before)
+            Given::read(options, Kind::S3)
+                .unwrap()
+                .over(options, &before.settings)
+                .told(options, &before.secrets)
         };
         assert_eq!(over(json!({})), before);
         // Of credentials, none is left of those before.
@@ -353,8 +370,21 @@ mod tests {
         assert_eq!(given.secrets, before.secrets);
         assert_eq!(over(json!({"key_env": "K"})).settings.key_at(), [None, Some("K")]);
         assert_eq!(over(json!({"key_file": null})).settings.key_at(), [None, None]);
-        // Another machine isn't told what this one may know.
-        assert_eq!(over(json!({"endpoint": "http://b"})).secrets, Secrets::default());
+    }
+
+    #[test]
+    fn who_gives_credentials_wants_them_used() {
+        let before = read(json!({"anonymous": true, "region": "x"}), Kind::S3).unwrap();
+        for (options, anonymous) in [
+            (json!({"access_key_id": "K", "secret_access_key": "S"}), false),
+            (json!({"access_key_id": "K", "anonymous": true}), true),
+            (json!({"access_key_id": null}), true),
+            (json!({"region": "y"}), true),
+        ] {
+            let options = options.as_object().unwrap();
+            let given = Given::read(options, Kind::S3).unwrap().over(options, &before.settings);
+            assert_eq!(given.settings.flag(ANONYMOUS), anonymous, "{options:?}");
+        }
     }
 
     #[test]

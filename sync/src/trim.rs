@@ -47,16 +47,16 @@ pub(crate) fn declare(
     }
     let now = newest_written.map_or(now, |newest| newest.min(now));
     let old = before.map_or(1, |before| before.below);
-    let newest = |is_so: &dyn Fn(&Manifest) -> bool| -> Result<u64> {
+    let newest = |is_so: &dyn Fn(&Manifest) -> Result<bool>| -> Result<u64> {
         let link = chain::newest_by(objects, old, position.number, is_so)?;
         Ok(link.map_or(old, |link| link.manifest.whole))
     };
     let below = match retain {
         Retention::None => number,
-        Retention::Lsns(lsns) => newest(&|older| older.part.last <= part.last.saturating_sub(lsns))?,
+        Retention::Lsns(lsns) => newest(&|older| Ok(older.part.last <= part.last.saturating_sub(lsns)))?,
         Retention::Seconds(seconds) => {
             let since = now.saturating_sub(seconds.saturating_mul(1000));
-            newest(&|older| made(older, now) <= since)?
+            newest(&|older| Ok(made(objects, older, now)? <= since))?
         }
         // Settings allow no others.
         Retention::Default | Retention::Bytes(_) => old,
@@ -68,10 +68,14 @@ pub(crate) fn declare(
 }
 
 /// When what a manifest brought was committed, as far as that is known `now`, in milliseconds since 1970. A clock that was
-/// far ahead says so of all that was committed later, too: then it is when that was pushed.
-fn made(manifest: &Manifest, now: u64) -> u64 {
+/// far ahead says so of all that was committed later, too: then it is when that was pushed, by the later of two clocks.
+fn made(objects: &Objects<'_>, manifest: &Manifest, now: u64) -> Result<u64> {
     let time = manifest.part.time;
-    if time > now.saturating_add(WRONG_BY) { manifest.time.min(time) } else { time }
+    if time <= now.saturating_add(WRONG_BY) {
+        return Ok(time);
+    }
+    let written = chain::written(objects, manifest.number)?;
+    Ok(written.map_or(manifest.time, |written| written.max(manifest.time)).min(time))
 }
 
 /// Removes some of what was given up long enough ago: manifests, and the segments that only they name.

@@ -221,10 +221,160 @@ fn who_pushes_all_the_time_misses_what_is_gone_before_it_is_needed() {
     for seed in 1..=3 {
         push(seed).unwrap();
     }
-    for (at, _) in objects(&fickle) {
-        common::now(object_store::ObjectStoreExt::delete(&fickle.memory, &at)).unwrap();
-    }
+    clear(&fickle);
     let refused = (4..40).find_map(|seed| push(seed).err()).expect("a refusal");
     assert_eq!(refused.code(), Code::Missing, "{refused}");
     assert_eq!(push(40).unwrap_err().code(), Code::Missing);
+}
+
+/// Removes all objects.
+fn clear(fickle: &Fickle) {
+    for (at, _) in objects(fickle) {
+        common::now(object_store::ObjectStoreExt::delete(&fickle.memory, &at)).unwrap();
+    }
+}
+
+#[test]
+fn what_was_pushed_to_a_place_that_had_just_been_emptied_is_missed_by_the_next_who_looks() {
+    // Within one minute, before there are runs and behind, and across the sixteenth.
+    for (before, within) in [(1, 1), (3, 1), (3, 4), (20, 1), (20, 12), (30, 1)] {
+        let fickle = Fickle::new();
+        let store = open(&SimDisk::new().process()).unwrap();
+        // Who opens the database anew, or comes a minute later, isn't sure of anything.
+        let another = || Remotes::through(&store, common::way(&fickle));
+        let there = another();
+        there.add("origin", "s3://bucket/app", None).unwrap();
+        let mut seeds = 1..;
+        let mut push = |there: &Remotes<'_>| {
+            commit(&store, &mut Rng(seeds.next().unwrap())).unwrap();
+            there.push("origin")
+        };
+        for _ in 0..before {
+            push(&there).unwrap();
+        }
+        clear(&fickle);
+        for _ in 0..within {
+            // He may have looked.
+            if let Err(e) = push(&there) {
+                assert_eq!(e.code(), Code::Missing, "{e}");
+            }
+        }
+        let left = objects(&fickle);
+        for _ in 0..2 {
+            let refused = push(&another()).unwrap_err();
+            assert_eq!(refused.code(), Code::Missing, "{before} {within}: {refused}");
+            assert!(refused.to_string().contains("empty it"), "{refused}");
+            assert!(objects(&fickle) == left, "{before} {within}: something was written");
+        }
+        // As that says.
+        clear(&fickle);
+        another().remove("origin").unwrap();
+        another().add("origin", "s3://bucket/app", None).unwrap();
+        push(&another()).unwrap();
+        assert_eq!(cloned(&fickle), read(&store).unwrap());
+    }
+}
+
+#[test]
+fn what_was_left_from_before_is_not_taken_for_what_comes_next() {
+    let fickle = Fickle::new();
+    let store = pushed(&fickle, 1, None);
+    for seed in 2..=9 {
+        commit(&store, &mut Rng(seed)).unwrap();
+        remotes(&store, &fickle).push("origin").unwrap();
+    }
+    // Somebody empties it, but not all of it.
+    for (at, _) in objects(&fickle) {
+        if at.as_ref() == "hint" || at.as_ref().ends_with("00001") {
+            common::now(object_store::ObjectStoreExt::delete(&fickle.memory, &at)).unwrap();
+        }
+    }
+    // The same process, and one that is sure of what it did a moment ago.
+    for url in [URL, "s3://bucket/app"] {
+        let rest = Fickle::over(fickle.memory.fork());
+        let there = Remotes::through(&store, common::way(&rest));
+        there.remove("origin").unwrap();
+        there.add("origin", url, None).unwrap();
+        there.push("origin").unwrap();
+        commit(&store, &mut Rng(77)).unwrap();
+        for _ in 0..3 {
+            let refused = there.push("origin").unwrap_err();
+            assert_eq!(refused.code(), Code::Damaged, "{refused}");
+            assert!(refused.to_string().contains("empty the place"), "{refused}");
+        }
+        clear(&rest);
+        there.remove("origin").unwrap();
+        there.add("origin", url, None).unwrap();
+        there.push("origin").unwrap();
+        assert_eq!(cloned(&rest), read(&store).unwrap());
+    }
+}
+
+#[test]
+fn a_removal_that_has_to_wait_stops_nobody() {
+    let fickle = Fickle::new();
+    let store = pushed(&fickle, 1, None);
+    let _connection = Session::new(Arc::clone(&store)).unwrap();
+    let there = remotes(&store, &fickle);
+    there.keep_on("origin", Task::Push, OFTEN).unwrap();
+    // Another process talks to it.
+    let turn = loop {
+        if let Ok(turn) = store.remote_turn("origin") {
+            break turn;
+        }
+    };
+    assert_eq!(there.remove("origin").unwrap_err().code(), Code::Busy);
+    drop(turn);
+    commit(&store, &mut Rng(2)).unwrap();
+    wait_for("the push", || there.list().unwrap()[0].head == Some(Lsn::new(2)));
+    // One that is at work ends first.
+    fickle.stall(true);
+    commit(&store, &mut Rng(3)).unwrap();
+    wait_for("a request", || fickle.stalled() > 0);
+    there.remove("origin").unwrap();
+    assert!(there.list().unwrap().is_empty());
+}
+
+#[test]
+fn who_keeps_on_can_be_stopped_also_where_the_remote_is_gone() {
+    let fickle = Fickle::new();
+    let store = pushed(&fickle, 1, None);
+    let _connection = Session::new(Arc::clone(&store)).unwrap();
+    let there = remotes(&store, &fickle);
+    there.keep_on("origin", Task::Push, SELDOM).unwrap();
+    wait_for("the first try", || there.list().unwrap()[0].next_try.is_some());
+    // Another process removes it, and adds it again.
+    let other = remotes(&store, &fickle);
+    other.remove("origin").unwrap();
+    assert_eq!(there.keep_on("origin", Task::Push, None).unwrap_err().code(), Code::Argument);
+    other.add("origin", URL, None).unwrap();
+    assert_eq!(there.list().unwrap()[0].next_try, None);
+}
+
+#[test]
+fn a_part_of_what_is_gone_again_is_no_part() {
+    let fickle = Fickle::new();
+    let store = pushed(&fickle, 2, None);
+    let older = Fickle::over(fickle.memory.fork());
+    for seed in 3..=5 {
+        commit(&store, &mut Rng(seed)).unwrap();
+    }
+    remotes(&store, &fickle).push("origin").unwrap();
+    for pulls in [true, false] {
+        let process = SimDisk::new().process();
+        let until = tideline_sync::Point::Lsn(Lsn::new(4));
+        common::clone_until(&process, &fickle, "/b.db", Options::new(), until).unwrap();
+        let clone = common::reopen(&process, &fickle, "/b.db").unwrap();
+        let ahead = |clone: &Arc<Store>| remotes(clone, &older).list().unwrap()[0].ahead;
+        assert_eq!(ahead(&clone), 0);
+        // An older copy was put back there: it hasn't what the clone has.
+        let before = Fickle::over(older.memory.fork());
+        if pulls {
+            remotes(&clone, &before).pull("origin").unwrap();
+            assert_eq!(ahead(&clone), 2);
+        }
+        assert_eq!(remotes(&clone, &before).push("origin").unwrap(), Lsn::new(4));
+        assert_eq!(ahead(&clone), 0);
+        assert_eq!(cloned(&before).0, Lsn::new(4));
+    }
 }

@@ -406,6 +406,91 @@ fn a_lease_is_kept_where_the_pages_are_also_when_origin_is_elsewhere() {
 }
 
 #[test]
+fn a_clone_that_is_refused_says_that_it_is_there_all_the_same() {
+    let mut world = World::new(&keeping("none"));
+    let process = SimDisk::new().process();
+    world.clone_to(&process, Point::Newest).unwrap();
+    let own =
+        tideline_journal::Options { clock: Arc::clone(&world.clock) as _, ..common::options(&world.fickle) };
+    let store = Store::open(process as Arc<dyn Disk>, Path::new("/b.db"), own).unwrap();
+    commit(&store, &mut Rng(3)).unwrap();
+    world.commit();
+    world.push().unwrap();
+    let there = remotes(&store, &world.fickle);
+    for ask in [Remotes::push, Remotes::pull, Remotes::sync] {
+        world.pass(3 * DAY);
+        assert_eq!(ask(&there, "origin").unwrap_err().code(), Code::Diverged);
+        assert_eq!(world.fickle.written_in("lease"), [world.clock.now_ms()]);
+    }
+}
+
+#[test]
+fn a_lease_that_cannot_be_written_holds_nothing_up() {
+    let (from, to) = (Fickle::new(), Fickle::new());
+    let world = World::on(Arc::clone(&from), &keeping("none"));
+    let process = SimDisk::new().process();
+    world.clone_to(&process, Point::Newest).unwrap();
+    let open = {
+        let (from, to) = (Arc::clone(&from), Arc::clone(&to));
+        move |address: &Address| -> Result<Arc<dyn ObjectStore>> {
+            Ok(if address.url() == URL { Arc::clone(&from) as _ } else { Arc::clone(&to) as _ })
+        }
+    };
+    let own = tideline_journal::Options {
+        clock: Arc::clone(&world.clock) as _,
+        source: Some(Arc::new(RemotePages::through(open.clone()))),
+        ..pages::options()
+    };
+    let store = Store::open(process as Arc<dyn Disk>, Path::new("/b.db"), own).unwrap();
+    let there = Remotes::through(&store, open);
+    there.add("origin", "file:///var", Some(&keeping("none"))).unwrap();
+    there.push("origin").unwrap();
+    // Where it was cloned from nobody answers. The lease where it pushes to is enough.
+    from.dies();
+    let mut later = world.clock.now_ms();
+    for _ in 0..2 {
+        later += 3 * DAY;
+        world.clock.0.store(later, Ordering::SeqCst);
+        to.set_clock(later);
+        there.push("origin").unwrap();
+        assert_eq!(to.written_in("lease"), [later]);
+    }
+    // Nor here. It is tried again a while later, and not with each push.
+    world.clock.0.store(later + 3 * DAY, Ordering::SeqCst);
+    to.refuse_in("lease");
+    let requests = || {
+        let before = to.requests() + from.requests();
+        there.push("origin").unwrap();
+        to.requests() + from.requests() - before
+    };
+    let (first, second) = (requests(), requests());
+    assert!(second < first, "{second} requests, {first} before");
+    world.clock.0.fetch_add(3_600_000, Ordering::SeqCst);
+    assert_eq!((requests(), requests()), (first, second));
+}
+
+#[test]
+fn a_commit_far_ahead_that_is_pushed_by_a_clock_that_is_behind_is_as_old_as_its_object() {
+    let mut world = World::new(&keeping("3 days"));
+    world.clock.0.fetch_add(300 * DAY, Ordering::SeqCst);
+    world.commit();
+    world.clock.0.fetch_sub(300 * DAY, Ordering::SeqCst);
+    // A push each hour, for two days, by a clock that is ten days behind: the object store's isn't.
+    let mut right = world.clock.now_ms();
+    for n in 0..72 {
+        right += DAY / 24;
+        // In the end it is set.
+        let shown = if n < 48 { right - 10 * DAY } else { right };
+        world.clock.0.store(shown, Ordering::SeqCst);
+        world.fickle.set_clock(right);
+        world.commit();
+        world.push().unwrap();
+    }
+    world.past.values_mut().for_each(|(time, _)| *time = right);
+    assert_eq!(world.check_past(right - 3 * DAY), world.past.len() as u64);
+}
+
+#[test]
 fn removing_may_fail_at_any_request_and_goes_on() {
     let kept = keeping("1 day");
     let run = |fickle: Arc<Fickle>, from: u64, failing: Failing| -> (World, u64) {

@@ -79,9 +79,12 @@ pub struct Fickle {
     /// Of a thousand requests so many fail, as drawn from this seed.
     some: AtomicU64,
     drawn: AtomicU64,
+    dead: AtomicBool,
     /// Milliseconds since 1970, by its clock, if that isn't the machine's; and when objects were written, by that.
     now: AtomicU64,
     written: Mutex<HashMap<Path, u64>>,
+    /// Nothing is put into this folder.
+    refused_in: Mutex<Option<String>>,
     /// No request is answered.
     stall: AtomicBool,
     stalled: AtomicU64,
@@ -126,6 +129,16 @@ impl Fickle {
     pub fn fail_some(&self, of_a_thousand: u64, seed: u64) {
         self.some.store(of_a_thousand, Ordering::SeqCst);
         self.drawn.store(seed, Ordering::SeqCst);
+    }
+
+    /// Has no request work from now on, or have any effect.
+    pub fn dies(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+    }
+
+    /// Has nothing be put into this folder from now on.
+    pub fn refuse_in(&self, folder: &str) {
+        *self.refused_in.lock().unwrap() = Some(folder.to_owned());
     }
 
     /// Sets its clock.
@@ -173,6 +186,9 @@ impl Fickle {
     /// Counts a request: whether it has an effect, and whether its answer arrives.
     fn ask(&self) -> (bool, bool) {
         let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.dead.load(Ordering::SeqCst) {
+            return (false, false);
+        }
         let some = self.some.load(Ordering::SeqCst);
         if some > 0 {
             let drawn = Rng(self.drawn.fetch_add(1, Ordering::SeqCst)).next();
@@ -216,7 +232,8 @@ impl ObjectStore for Fickle {
     async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.held_up().await;
         let (effect, answer) = self.ask();
-        if !effect {
+        let is_refused = |folder: &String| at.as_ref().starts_with(folder);
+        if !effect || self.refused_in.lock().unwrap().as_ref().is_some_and(is_refused) {
             return Err(self.refused());
         }
         let creates = options.mode == PutMode::Create;
