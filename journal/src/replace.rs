@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::control::{ControlFile, Lock};
-use crate::disk::{Disk, How};
+use crate::disk::{Disk, File, How, LockKind};
 use crate::error::{At, Code, Error, Result};
 use crate::format::Name;
 use crate::store::{
-    Options, Store, base_header, has_mark, read_superblock_slots, remove, side_folder, sync_name,
+    OPEN_BYTE, Options, Store, base_header, has_mark, read_superblock_slots, remove, side_folder, sync_name,
 };
 
 /// What is put behind the path of a database to name the clone that is to take its place.
@@ -43,6 +43,29 @@ fn is_marked(disk: &dyn Disk, path: &Path) -> Result<bool> {
 pub(crate) fn is_under_way(disk: &dyn Disk, path: &Path) -> Result<bool> {
     let superblock = |path: &Path| is_there(disk, &side_folder(path).join(Name::Superblock.to_string()));
     Ok(superblock(&incoming(path))? && !superblock(path)? && is_marked(disk, path)?)
+}
+
+/// The base of a clone that nobody is making, held so that nobody begins to.
+struct Unmade(Arc<dyn File>);
+
+impl Unmade {
+    /// # Errors
+    /// `Busy` while somebody makes it; `Io`.
+    fn of(disk: &dyn Disk, from: &Path) -> Result<Unmade> {
+        let base = disk.open_kept(from, How::Write).at(|| format!("opening {}", from.display()))?;
+        if base.lock(OPEN_BYTE, 1, LockKind::Write).at(|| format!("locking {}", from.display()))? {
+            return Ok(Unmade(base));
+        }
+        let text =
+            format!("another process is making or opening {}; try again when it is done", from.display());
+        Err(Error::new(Code::Busy, text))
+    }
+}
+
+impl Drop for Unmade {
+    fn drop(&mut self) {
+        drop(self.0.unlock(OPEN_BYTE, 1));
+    }
 }
 
 fn another(path: &Path) -> Error {
@@ -159,7 +182,13 @@ impl Store {
             let text = format!("{} is in the way; move it away, then replace again", there.display());
             Error::new(Code::Argument, text)
         };
-        if is_there(&**disk, &side.join(Name::Superblock.to_string()))? {
+        let superblock = side.join(Name::Superblock.to_string());
+        // Whoever makes a clone there holds its base until there is a superblock.
+        let _base = match is_there(&**disk, &from)? && !is_there(&**disk, &superblock)? {
+            true => Some(Unmade::of(&**disk, &from)?),
+            false => None,
+        };
+        if is_there(&**disk, &superblock)? {
             let discarded = Store::open(Arc::clone(disk), &from, options).and_then(|store| store.discard());
             return match discarded {
                 Err(e) if e.code() != Code::Busy => Err(in_the_way(&from)),
@@ -248,4 +277,29 @@ fn finish(disk: &dyn Disk, path: &Path) -> Result<()> {
     drop(disk.remove_dir(&from_side));
     drop(sync_name(disk, path));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::SimDisk;
+
+    #[test]
+    fn what_another_process_is_making_is_not_taken_for_what_was_left() -> Result<()> {
+        let disk = SimDisk::new();
+        let (own, other) = (disk.process() as Arc<dyn Disk>, disk.process());
+        let (path, at) = (Path::new("/app.db"), || "trying".to_owned());
+        let from = incoming(path);
+        let theirs = other.open_kept(&from, How::Create).at(at)?;
+        assert!(theirs.lock(OPEN_BYTE, 1, LockKind::Write).at(at)?);
+        other.create_dir(&side_folder(&from)).at(at)?;
+        let clear = || Store::clear_incoming(&own, path, Options::default());
+        assert_eq!(clear().map_err(|e| e.code()), Err(Code::Busy));
+        assert!(own.exists(&from).at(at)? && own.exists(&side_folder(&from)).at(at)?);
+        // It has died.
+        theirs.unlock(OPEN_BYTE, 1).at(at)?;
+        clear()?;
+        assert!(!own.exists(&from).at(at)? && !own.exists(&side_folder(&from)).at(at)?);
+        Ok(())
+    }
 }

@@ -161,9 +161,15 @@ impl<'a> Remotes<'a> {
         let prepared = if begins { address.prepare() } else { Ok(()) };
         let probed = prepared.and_then(|()| {
             let objects = self.desk.objects(name, &address, &remote.settings, begins, self.stop)?;
-            // It is told now, and not only by the first push.
-            let open = if objects.seal().is_some() { Ok(()) } else { nothing_hidden(&objects) };
-            let probed = open.and_then(|()| if remote.single_writer { Ok(()) } else { probe(&objects) });
+            let probed = if remote.single_writer {
+                // Nothing is asked, so it may be away. The first push asks.
+                Ok(())
+            } else if objects.seal().is_some() {
+                probe(&objects)
+            } else {
+                // It is told now, and not only by the first push.
+                nothing_hidden(&objects).and_then(|()| probe(&objects))
+            };
             self.store.count_traffic(name, objects.take_traffic());
             probed
         });

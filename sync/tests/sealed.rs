@@ -166,20 +166,21 @@ fn without_its_key_or_with_another_nothing_is_read_and_nothing_changed() {
         }
         remotes(&store, &fickle).push("origin").unwrap();
     }
-    // Who has been there, and says now that there is no key, whoever else pushes there.
+    // Who has been there, and says now that there is no key: a position is none for other names.
     let stored = objects(&fickle);
+    let own = read(&store).unwrap();
     let none = Options::from_iter([("key_file".to_owned(), serde_json::Value::Null)]);
-    for none in [none.clone(), alone(none)] {
-        let refused = remotes(&store, &fickle).add("origin", URL, Some(&none)).unwrap_err();
-        assert_eq!(refused.code(), Code::Denied, "{refused}");
-        assert!(objects(&fickle) == stored);
-    }
-    // The remote is what it was.
+    remotes(&store, &fickle).add("origin", URL, Some(&alone(none))).unwrap();
     commit(&store, &mut Rng(4)).unwrap();
-    assert_eq!(remotes(&store, &fickle).push("origin").unwrap(), store.head());
-    assert_eq!(cloned(&fickle, &keys.of(1)).head(), store.head());
-    commit(&store, &mut Rng(5)).unwrap();
+    for ask in [tideline_sync::Remotes::push, tideline_sync::Remotes::pull, tideline_sync::Remotes::sync] {
+        let refused = ask(&remotes(&store, &fickle), "origin").unwrap_err();
+        assert_eq!(refused.code(), Code::Denied, "{refused}");
+    }
+    assert!(objects(&fickle) == stored);
+    assert_ne!(read(&store).unwrap(), own);
     // The file has another key by now, none, or is gone. Nothing of it is told or kept.
+    let key = keys.of(1);
+    remotes(&store, &fickle).add("origin", URL, Some(&key)).unwrap();
     let stored = objects(&fickle);
     for (text, code) in [
         (Some("77".repeat(32)), Code::Denied),
@@ -460,4 +461,22 @@ fn any_request_may_fail_and_any_answer_get_lost() {
         }
     }
     println!("tried: requests={}", 4 * count);
+}
+
+#[test]
+fn what_was_seen_with_the_key_a_moment_ago_is_nothing_without_it() {
+    let (keys, fickle, store) = (Keys::new(), Fickle::new(), filled(2));
+    let another = || tideline_sync::Remotes::through(&store, common::way(&fickle));
+    let (own, url) = (another(), "s3://bucket/app");
+    own.add("origin", url, Some(&keys.of(1))).unwrap();
+    own.push("origin").unwrap();
+    let stored = objects(&fickle);
+    // Another process says so, of one and the same place.
+    let none = Options::from_iter([("key_file".to_owned(), serde_json::Value::Null)]);
+    another().add("origin", url, Some(&alone(none))).unwrap();
+    commit(&store, &mut Rng(4)).unwrap();
+    assert_eq!(own.push("origin").unwrap_err().code(), Code::Denied);
+    assert!(objects(&fickle) == stored);
+    another().add("origin", url, Some(&keys.of(1))).unwrap();
+    assert_eq!(own.push("origin").unwrap(), store.head());
 }

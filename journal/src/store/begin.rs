@@ -61,36 +61,16 @@ impl Store {
         let locked = || -> std::io::Result<bool> {
             Ok(base.lock(OPEN_BYTE, 1, LockKind::Write)? && base.lock(SHARED_FIRST, 1, LockKind::Read)?)
         };
-        let busy = || {
-            let text =
-                format!("another process is opening {}; give the path of a new database", path.display());
-            Error::new(Code::Busy, text)
+        let header = PresentHeader {
+            lsn: state.lsn,
+            page_size: state.page_size,
+            size: state.size,
+            checksum,
+            whole: false,
         };
         let made = match locked() {
-            Ok(true) => match disk.create_dir(&side) {
-                // Whoever opens the empty base at this moment has made it: it is theirs.
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(busy()),
-                created => {
-                    let header = PresentHeader {
-                        lsn: state.lsn,
-                        page_size: state.page_size,
-                        size: state.size,
-                        checksum,
-                        whole: false,
-                    };
-                    let created = created.at(|| format!("creating {}", side.display()));
-                    let undo = |_: &Error| opening.unmake();
-                    let control = created.and_then(|()| opening.new_side()).inspect_err(undo);
-                    control.and_then(|control| {
-                        opening.make_lazy(lineage, state, header, source).inspect_err(undo)?;
-                        // In this order: who waits for the one takes the other then.
-                        drop(base.unlock(OPEN_BYTE, 1));
-                        control.unlock(Lock::Open);
-                        Ok(())
-                    })
-                }
-            },
-            Ok(false) => Err(busy()),
+            Ok(true) => opening.make_all(lineage, state, header, source),
+            Ok(false) => Err(opening.taken()),
             Err(e) => Err(e).at(|| format!("locking {}", path.display())),
         };
         drop(base.unlock(OPEN_BYTE, 1));
@@ -101,6 +81,30 @@ impl Store {
 }
 
 impl Opening<'_> {
+    fn taken(&self) -> Error {
+        let path = self.path.display();
+        Error::new(Code::Busy, format!("another process is opening {path}; give the path of a new database"))
+    }
+
+    /// Makes the side folder and everything in it, beside a base that is empty and locked. What was made is removed if
+    /// that fails.
+    fn make_all(&self, lineage: [u8; 16], state: State, present: PresentHeader, source: &[u8]) -> Result<()> {
+        self.base_in_place()?;
+        match self.disk.create_dir(self.side) {
+            // Whoever opens the empty base at this moment has made it: it is theirs.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Err(self.taken()),
+            created => {
+                created.at(|| format!("creating {}", self.side.display())).inspect_err(|_| self.unmake())?
+            }
+        }
+        let control = self.new_side().inspect_err(|_| self.unmake())?;
+        self.make_lazy(lineage, state, present, source).inspect_err(|_| self.unmake())?;
+        // In this order: who waits for the one takes the other then.
+        drop(self.base.unlock(OPEN_BYTE, 1));
+        control.unlock(Lock::Open);
+        Ok(())
+    }
+
     /// The control file of a side folder that was just made, locked: whoever opens it meanwhile waits, and finds all of it.
     fn new_side(&self) -> Result<ControlFile> {
         let Opening { disk, path, side, .. } = *self;

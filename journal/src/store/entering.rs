@@ -5,9 +5,10 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::control::{ControlFile, Lock};
-use crate::disk::Disk;
+use crate::disk::{Disk, File, LockKind};
 use crate::error::{At, Code, Error, Result};
 use crate::format::Name;
+use crate::store::mark::SHARED_FIRST;
 use crate::store::{Opening, base_header, has_mark, missing_side};
 
 impl Opening<'_> {
@@ -39,7 +40,7 @@ impl Opening<'_> {
 
     /// Makes sure that what the folder belongs to is the base that is open: it may have been removed, and another one made in
     /// its place, while others were waited for.
-    fn base_in_place(&self) -> Result<()> {
+    pub(super) fn base_in_place(&self) -> Result<()> {
         let here = || format!("looking for {}", self.path.display());
         let own = self.base.identity().at(here)?;
         if self.disk.identity(self.path).at(here)? == Some((own.device, own.inode)) {
@@ -82,6 +83,20 @@ impl Opening<'_> {
     }
 }
 
+/// Removes an empty base that was made to be opened, and couldn't be, unless somebody else has it open: it is theirs by
+/// then, and what they commit lies beside it. Where nobody has, the next one makes it again as it was.
+///
+/// # Errors
+/// `Io`; it stays then, and is an empty database.
+pub(super) fn take_back(disk: &dyn Disk, path: &Path, base: &dyn File) -> std::io::Result<()> {
+    // Whoever opens it has this before he looks whether it is in its place.
+    let alone = base.lock(SHARED_FIRST, 1, LockKind::Write)?;
+    if alone && base.len()? == 0 {
+        disk.remove(path)?;
+    }
+    Ok(())
+}
+
 /// Removes a side folder with the files that are named, durably one by one, and calls `gone` after each. The superblock goes
 /// first: without it the rest means nothing. The control file goes last: whoever opens the database waits there, and then
 /// begins anew in the folder, which then stays.
@@ -106,5 +121,29 @@ pub(crate) fn remove_side(
         // Or has gone away again, and taken it along.
         Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound) => Ok(()),
         removed => removed.at(|| format!("removing {}", side.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{How, SimDisk};
+
+    #[test]
+    fn a_base_that_somebody_else_has_opened_meanwhile_stays() -> Result<()> {
+        let disk = SimDisk::new();
+        let (own, other, path) = (disk.process(), disk.process(), Path::new("/app.db"));
+        let at = || "trying".to_owned();
+        let make = || own.open_kept(path, How::Create).at(at);
+        let try_it = |base: &dyn File| take_back(&*own, path, base).at(at);
+        let base = make()?;
+        let theirs = other.open_kept(path, How::Write).at(at)?;
+        assert!(theirs.lock(SHARED_FIRST, 1, LockKind::Read).at(at)?);
+        try_it(&*base)?;
+        assert!(own.exists(path).at(at)?);
+        theirs.unlock(SHARED_FIRST, 1).at(at)?;
+        try_it(&*base)?;
+        assert!(!own.exists(path).at(at)?);
+        Ok(())
     }
 }

@@ -15,7 +15,7 @@ const SHARED_SIZE: u64 = 510;
 
 /// Byte of the base, behind those, on which every process with the store open holds a read lock: whoever opens it for
 /// the first time finds out that nobody else has it, whatever control file they share.
-pub(super) const OPEN_BYTE: u64 = SHARED_FIRST + SHARED_SIZE;
+pub(crate) const OPEN_BYTE: u64 = SHARED_FIRST + SHARED_SIZE;
 
 /// Value of byte 19 that keeps stock SQLite away.
 pub(crate) const MARK_BYTE: u8 = 0x54;

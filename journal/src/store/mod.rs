@@ -43,8 +43,10 @@ use crate::spare::{Ready, Spare};
 use crate::touched::Touched;
 
 pub(crate) use entering::remove_side;
+use entering::take_back;
+pub(crate) use mark::OPEN_BYTE;
+use mark::SHARED_FIRST;
 pub(crate) use mark::{MARK_BYTE, base_header, has_mark, marked_header};
-use mark::{OPEN_BYTE, SHARED_FIRST};
 use opening::missing_side;
 pub(crate) use opening::{Opening, Recovered};
 use place::{Inodes, inodes};
@@ -195,12 +197,12 @@ impl Store {
         let side = side_folder(path);
         let opened = Store::open_locked(Arc::clone(&disk), path, side, Arc::clone(&base), options);
         if opened.is_err() {
-            drop(base.unlock(SHARED_FIRST, 1));
             drop(base.unlock(OPEN_BYTE, 1));
             // What was refused is left as it was found.
-            if !existed && base.len().is_ok_and(|len| len == 0) {
-                drop(disk.remove(path));
+            if !existed {
+                drop(take_back(&*disk, path, &*base));
             }
+            drop(base.unlock(SHARED_FIRST, 1));
         }
         opened
     }
