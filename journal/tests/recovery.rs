@@ -425,6 +425,42 @@ fn r07_entries_behind_a_damaged_place_say_what_was_durable() {
 }
 
 #[test]
+fn r07_a_journal_that_ends_before_what_a_fold_has_begun_to_write_is_refused() {
+    let prepared = |disk: &Arc<SimDisk>| {
+        let process = disk.process();
+        let mut model = plain(&process, 6, 7);
+        let store = open(&process).unwrap();
+        go_on(&store, &mut model, 4, 2);
+        (process, store)
+    };
+    let whole = SimDisk::new();
+    let (_process, store) = prepared(&whole);
+    let from = whole.steps();
+    store.fold().unwrap();
+    let mut begun = 0;
+    for step in from..whole.steps() {
+        let disk = SimDisk::new();
+        let (process, store) = prepared(&disk);
+        disk.fail(step, FaultKind::Kill);
+        let base = load(&process, PATH);
+        store.fold().unwrap_err();
+        drop(store);
+        process.kill();
+        let process = disk.process();
+        if load(&process, PATH) == base {
+            continue;
+        }
+        begun += 1;
+        // The base has images of the last commit, which the journal has lost.
+        let own = load(&process, &segment(1));
+        let record = own.windows(4).rposition(|bytes| bytes == b"COM1").unwrap();
+        change(&process, &segment(1), |bytes| bytes[record + 9] ^= 1);
+        refused(&disk, Code::Damaged);
+    }
+    assert!(begun > 3, "the base was changed in part");
+}
+
+#[test]
 fn r08_what_was_torn_or_never_finished_is_passed_over() {
     let torn: [fn(&[u8]) -> usize; 3] = [
         |bytes| bytes.windows(4).rposition(|bytes| bytes == b"COM1").unwrap() + 20,
