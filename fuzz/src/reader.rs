@@ -317,18 +317,19 @@ impl<'a> Walk<'a> {
     /// Newest LSN of which a whole entry behind the end says that it was on the disk: one in the same segment, of the
     /// epoch of the last entry or of a damaged one at the end.
     fn claimed_behind(&self) -> u64 {
-        let Place { number, offset, .. } = self.place;
-        let Some(segment) = self.files.get(&segment_path(number)) else { return 0 };
         let last = self.entries.last().map(|(_, entry)| get(&entry.header, EPOCH));
         let damaged = self.damaged_at_end().map(|header| get(header, EPOCH));
         let epochs: Vec<u64> = damaged.into_iter().chain(last).collect();
+        self.claimed_by(|entry| epochs.contains(&entry.get(EPOCH)))
+    }
+
+    /// The same, of those whole entries behind the end that count.
+    fn claimed_by(&self, counts: impl Fn(&Entry) -> bool) -> u64 {
+        let Place { number, offset, .. } = self.place;
+        let Some(segment) = self.files.get(&segment_path(number)) else { return 0 };
         let behind = (offset.next_multiple_of(64)..segment.len() as u64).step_by(64);
-        behind
-            .filter_map(|at| self.whole_at(at))
-            .filter(|entry| epochs.contains(&entry.get(EPOCH)))
-            .map(|entry| entry.get(CLAIMED))
-            .max()
-            .unwrap_or(0)
+        let entries = behind.filter_map(|at| self.whole_at(at)).filter(counts);
+        entries.map(|entry| entry.get(CLAIMED)).max().unwrap_or(0)
     }
 
     fn is_sound(&self, entry: &Entry) -> bool {
@@ -381,8 +382,7 @@ pub fn recover(files: &Files, states: &BTreeMap<u64, Content>) -> Result<Journal
         });
         least = claims.fold(least, u64::max).max(walk.claimed_behind());
     }
-    let begins = walk.damaged_at_end().is_some_and(|header| header.starts_with(b"ENT1"));
-    if !marked && begins && walk.claimed_behind() > walk.lsn {
+    if !marked && walk.claimed_by(|_| true) > walk.lsn {
         return Err(Code::Diverged);
     }
     if walk.lsn < least {

@@ -116,12 +116,12 @@ impl Opening<'_> {
         // What is said behind a damaged place counts as well.
         let durable = match marked {
             true => durable.max(self.claimed(&block)?).max(claimed_behind(&tail)?),
-            false if damaged_at_end(&tail)?.is_some_and(|header| EntryHeader::begins(&header)) => {
-                // Who knows of something on the disk has marked the base before.
-                if claimed_behind(&tail)? > head {
-                    return Err(diverged()); // R4
-                }
-                durable
+            // Who knows of something on the disk has marked the base before. Whatever life it is of: what the next one
+            // commits would lie before it, and be taken for too little.
+            false
+                if !settled && tail.index.segment(tail.segment).claimed_behind(tail.offset, None)? > head =>
+            {
+                return Err(diverged()); // R4
             }
             false => durable,
         };
@@ -384,7 +384,7 @@ fn claimed_behind(tail: &Tail) -> Result<Lsn> {
             epochs.push(EntryHeader::epoch_in(&encoded));
         }
     }
-    tail.index.segment(tail.segment).claimed_behind(tail.offset, &epochs)
+    tail.index.segment(tail.segment).claimed_behind(tail.offset, Some(&epochs))
 }
 
 /// What is in the place of a header at the journal's end, unless that is a whole entry: then it isn't one that was damaged,

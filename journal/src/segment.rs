@@ -238,8 +238,8 @@ impl Segment {
     }
 
     /// Newest LSN of which an entry says that it was on the disk: one that is whole, lies anywhere at or behind `offset`
-    /// and has one of these epochs. What an earlier life left has another, or knew of less.
-    pub fn claimed_behind(&self, offset: u64, epochs: &[u64]) -> Result<Lsn> {
+    /// and has one of these epochs, if any are given. What an earlier life left has another, or knew of less.
+    pub fn claimed_behind(&self, offset: u64, epochs: Option<&[u64]>) -> Result<Lsn> {
         let len = self.len()?;
         let mut claimed = Lsn::ZERO;
         let mut at = round_up(offset, ENTRY_ALIGN);
@@ -257,7 +257,8 @@ impl Segment {
                     true => EntryHeader::decode(&encoded),
                     false => None,
                 };
-                let news = |header: &EntryHeader| epochs.contains(&header.epoch) && header.durable > claimed;
+                let counts = |epoch| epochs.is_none_or(|epochs| epochs.contains(&epoch));
+                let news = |header: &EntryHeader| counts(header.epoch) && header.durable > claimed;
                 let Some(header) = header.filter(news) else { continue };
                 if here.saturating_add(header.len) > len {
                     continue;

@@ -248,16 +248,25 @@ fn r04_a_journal_whose_beginning_is_damaged_may_still_say_that_it_is_ahead() {
     process.kill();
     drop(session);
     let process = disk.process();
-    let first = load(&process, &segment(1)).windows(4).position(|bytes| bytes == b"ENT1").unwrap();
+    let own = load(&process, &segment(1));
+    let entries: Vec<_> = (0..own.len()).step_by(64).filter(|&at| own[at..].starts_with(b"ENT1")).collect();
+    let first = entries[0];
     // As a mark leaves an empty base that was torn.
     put(&process, PATH, &[0; 512]);
-    for at in [4, 32, 40, 48, 72, 120] {
+    // Magic, kind, epoch, chain value, length, place of the table, time, durable LSN.
+    for at in [0, 4, 24, 32, 40, 48, 72, 120] {
         change(&process, &segment(1), |bytes| bytes[first + at] ^= 1);
         refused(&disk, Code::Diverged);
         change(&process, &segment(1), |bytes| bytes[first + at] ^= 1);
     }
+    // Also of the next one only the epoch is left: it would tell of another life once something is committed before it.
+    change(&process, &segment(1), |bytes| {
+        bytes[first..first + 512].fill(0);
+        bytes[entries[1]] ^= 1;
+    });
+    refused(&disk, Code::Diverged);
     // Where nothing is left that looks like an entry, it is taken for the end, and what is behind is of an earlier life.
-    change(&process, &segment(1), |bytes| bytes[first] ^= 1);
+    change(&process, &segment(1), |bytes| entries[2..].iter().for_each(|&at| bytes[at] ^= 1));
     let process = disk.process();
     let mut session = Session::new(open(&process).unwrap()).unwrap();
     let mut model = Model::default();

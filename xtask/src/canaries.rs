@@ -75,7 +75,10 @@ const ALL: &[Canary] = &[
     Canary {
         name: "the superblock isn't synced",
         file: "store/superblock.rs",
-        changes: &[("            return file.sync();\n", "            return Ok(());\n")],
+        changes: &[(
+            "            return file.sync().inspect_err(|_| unsynced());\n",
+            "            return Ok(());\n",
+        )],
     },
     Canary {
         name: "the mark of the base isn't on the disk before commits are",
@@ -157,7 +160,10 @@ const ALL: &[Canary] = &[
     Canary {
         name: "what a dead process hasn't synced is built upon",
         file: "recover.rs",
-        changes: &[("        } else if settled {\n", "        } else {\n            let _ = settled;\n")],
+        changes: &[(
+            "        if settled && head <= block.durable {\n",
+            "        if head <= block.durable {\n",
+        )],
     },
     Canary {
         name: "a mark that a dead process hasn't synced is taken for another one",
@@ -275,4 +281,20 @@ fn fails(workspace: &Workspace, sources: &Path) -> Result<Vec<String>> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let told: Vec<String> = panics(&text).map(|line| line.chars().take(160).collect()).collect();
     Ok(if told.is_empty() { vec!["the tests failed".to_owned()] } else { told })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_is_there_to_be_made() {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../journal/src");
+        for canary in ALL {
+            let whole = fs::read_to_string(sources.join(canary.file)).unwrap();
+            for (from, to) in canary.changes {
+                assert!(from != to && whole.matches(from).count() == 1, "{}: {from}", canary.name);
+            }
+        }
+    }
 }
