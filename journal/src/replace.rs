@@ -184,11 +184,13 @@ impl Store {
         };
         let superblock = side.join(Name::Superblock.to_string());
         // Whoever makes a clone there holds its base until there is a superblock.
-        let _base = match is_there(&**disk, &from)? && !is_there(&**disk, &superblock)? {
+        let unmade = match is_there(&**disk, &from)? && !is_there(&**disk, &superblock)? {
             true => Some(Unmade::of(&**disk, &from)?),
             false => None,
         };
         if is_there(&**disk, &superblock)? {
+            // It was made meanwhile, and whoever opens it needs the lock.
+            drop(unmade);
             let discarded = Store::open(Arc::clone(disk), &from, options).and_then(|store| store.discard());
             return match discarded {
                 Err(e) if e.code() != Code::Busy => Err(in_the_way(&from)),

@@ -25,6 +25,9 @@ pub(crate) struct Position {
     pub id: u64,
     /// Number of the newest manifest that has the whole database, up to this one.
     pub whole: u64,
+    /// The hash of that one; zeros where it was never seen.
+    #[serde(with = "hex", default)]
+    pub root: Hash,
     /// What was given up there.
     #[serde(default)]
     pub trimmed: Option<Trimmed>,
@@ -33,7 +36,7 @@ pub(crate) struct Position {
 impl Position {
     /// Before everything.
     pub fn start(lineage: [u8; 16]) -> Position {
-        Position { lineage, number: 0, hash: [0; 32], lsn: 0, id: 0, whole: 0, trimmed: None }
+        Position { lineage, number: 0, hash: [0; 32], lsn: 0, id: 0, whole: 0, root: [0; 32], trimmed: None }
     }
 
     /// Behind a manifest.
@@ -47,8 +50,16 @@ impl Position {
             lsn,
             id,
             whole: manifest.whole,
+            root: if manifest.whole == manifest.number { link.hash } else { [0; 32] },
             trimmed: manifest.trimmed,
         }
+    }
+
+    /// Behind a manifest that goes on from this position.
+    pub fn and(&self, link: &Link) -> Position {
+        let next = Position::behind(link);
+        let root = if next.whole == self.whole { self.root } else { next.root };
+        Position { root, ..next }
     }
 
     pub fn lsn(&self) -> Lsn {
@@ -102,9 +113,12 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// Takes note that a manifest of this store's is the newest there.
+    /// Takes note that a manifest of this store's is the newest there, which goes on from the position before.
     pub fn moved(&mut self, link: &Link) {
-        self.position = Some(Position::behind(link));
+        self.position = Some(match &self.position {
+            Some(position) => position.and(link),
+            None => Position::behind(link),
+        });
         self.uploading = None;
     }
 

@@ -21,6 +21,8 @@ const HINT_EVERY: u64 = 16;
 const MANIFEST_LIMIT: u64 = 1 << 28;
 /// How long a manifest that was the newest counts as being there; much shorter than what is given up stays.
 const SURE_FOR: Duration = Duration::from_secs(60);
+/// What is in a waymark.
+const SEEN: &[u8] = b"seen\n";
 /// How often an object is created again whose fate isn't clear.
 const TRIES: usize = 3;
 
@@ -92,20 +94,24 @@ fn furthest(objects: &Objects<'_>, there: u64) -> Result<u64> {
     Ok(newest)
 }
 
-/// The number of the newest manifest, of which nothing is known; 0 where there is none. It is found digit by digit, in
-/// binary, from the first on.
+/// The number of the newest manifest, of which nothing is known; 0 where there is none.
 fn search(objects: &Objects<'_>) -> Result<u64> {
-    if !was_there(objects, 1)? {
+    search_by(&|number| was_there(objects, number))
+}
+
+/// The largest number that was there, as all before it were: found digit by digit, in binary, from the first on.
+fn search_by(was_there: &dyn Fn(u64) -> Result<bool>) -> Result<u64> {
+    if !was_there(1)? {
         return Ok(0);
     }
     let mut digit = 1;
-    while digit < LAST && was_there(objects, digit * 2)? {
+    while digit < LAST && was_there(digit * 2)? {
         digit *= 2;
     }
     let mut newest = digit;
     while digit > 1 {
         digit /= 2;
-        if was_there(objects, newest | digit)? {
+        if was_there(newest | digit)? {
             newest |= digit;
         }
     }
@@ -134,9 +140,14 @@ fn waymarks(bound: u64) -> BTreeSet<u64> {
 pub(crate) fn mark(objects: &Objects<'_>, before: u64, bound: u64) -> Result<()> {
     let there = waymarks(before);
     for number in waymarks(bound).difference(&there) {
-        objects.put(&waymark(*number), Bytes::from_static(b"seen\n"))?;
+        objects.put(&waymark(*number), Bytes::from_static(SEEN))?;
     }
     Ok(())
+}
+
+/// Leaves a waymark for the manifest with the whole database up to a position, which is lost.
+pub(crate) fn mark_lost(objects: &Objects<'_>, position: &Position) -> Result<()> {
+    objects.put(&waymark(position.whole), Bytes::from_static(SEEN))
 }
 
 /// The newest manifest from `first` to `last` that `is_so`, as all those before it are.
@@ -237,36 +248,12 @@ fn is_at(objects: &Objects<'_>, position: &Position) -> Result<bool> {
     Ok(read(objects, position.number)?.is_some_and(|link| link.hash == position.hash))
 }
 
-/// Whether what is before a position is there, too: who was sure of his own newest manifest may have created it where
-/// everything had just been removed, and would find it there ever after. A newcomer begins with the newest runs, or with the
-/// first manifest.
-pub(crate) fn is_rooted(objects: &Objects<'_>, position: &Position, sure: &Sure) -> Result<bool> {
-    if position.number == 0 {
-        // What comes is the root.
-        sure.note_root();
-    }
-    if sure.rooted() {
-        return Ok(true);
-    }
-    let root = match position.whole {
-        // It is small, and somebody else may have begun there.
-        0 => match read(objects, 1) {
-            // That can be told to whoever reads it.
-            Err(e) if matches!(e.code(), Code::Damaged | Code::Format) => true,
-            first => first?.is_some_and(|first| first.manifest.lineage == position.lineage),
-        },
-        number => objects.exists(&name(number))?,
-    };
-    let rooted = root || leads_to(objects, position)?;
-    if rooted {
-        sure.note_root();
-    }
-    Ok(rooted)
-}
-
-/// Whether whoever begins with the first manifest comes as far as a position.
+/// Whether whoever begins with the first manifest comes as far as a position. That the one with the whole database is lost is
+/// one thing: it may be one that is asked for. But if it was all that there was before, everything is gone.
 pub(crate) fn leads_to(objects: &Objects<'_>, position: &Position) -> Result<bool> {
-    Ok(search(objects)? >= position.number)
+    let passed_over = position.whole.max(2) < position.number;
+    let asked = |number| Ok(passed_over && number == position.whole || was_there(objects, number)?);
+    Ok(search_by(&asked)? >= position.number)
 }
 
 /// Whether the manifest that was created behind `position` goes on from there: the position is there, so that nothing
@@ -341,11 +328,12 @@ impl Sure {
     }
 
     /// Whether what is before it was seen.
-    fn rooted(&self) -> bool {
+    pub fn rooted(&self) -> bool {
         self.0.get().root.is_some_and(|seen| seen.is_fresh())
     }
 
-    fn note_root(&self) {
+    /// Notes that what is before it was seen.
+    pub fn note_root(&self) {
         self.0.set(Noted { root: Some(Seen::now()), ..self.0.get() });
     }
 
@@ -458,20 +446,8 @@ mod tests {
             let marks = waymarks(begins);
             assert!(marks.len() <= 2 * 8, "{begins}: {marks:?}");
             for newest in begins..=140 {
-                // As `search` goes.
-                let was_there = |n: u64| (begins..=newest).contains(&n) || marks.contains(&n);
-                let mut digit = 1;
-                while was_there(digit * 2) {
-                    digit *= 2;
-                }
-                let mut found = if was_there(1) { digit } else { 0 };
-                while digit > 1 {
-                    digit /= 2;
-                    if was_there(found | digit) {
-                        found |= digit;
-                    }
-                }
-                assert_eq!(found, newest, "from {begins} on");
+                let found = search_by(&|n| Ok((begins..=newest).contains(&n) || marks.contains(&n)));
+                assert_eq!(found.unwrap(), newest, "from {begins} on");
             }
         }
     }

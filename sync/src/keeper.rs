@@ -155,9 +155,8 @@ fn run(shared: &Shared, visitor: &Visitor, desk: &Weak<Desk>, name: &str, task: 
                 failures = 0;
                 every
             }
-            // Somebody else talks to it; perhaps the one who kept on before, and is ending.
-            Some(Err(e)) if e.code() == Code::Busy => every.min(BUSY),
-            Some(Err(e)) if e.code() == Code::Interrupted => every,
+            // Somebody else talks to it; perhaps the one who kept on before, and is ending. Or it was to pause, and may go on.
+            Some(Err(e)) if matches!(e.code(), Code::Busy | Code::Interrupted) => every.min(BUSY),
             Some(Err(_)) => {
                 failures = (failures + 1).min(16);
                 behind(every, failures)

@@ -91,7 +91,7 @@ pub(crate) fn pull(
             // Somebody may have received it, and died.
             store.harden()?;
         }
-        position = Position::behind(&link);
+        position = position.and(&link);
     }
 }
 

@@ -248,7 +248,7 @@ pub(crate) fn push(
         let (theirs, head) = (&taken.manifest.part, store.head());
         if taken.manifest.lineage == lineage && has(store, theirs)? {
             store.harden()?;
-            remote.position = Some(Position::behind(&taken));
+            remote.position = Some(position.and(&taken));
             continue;
         }
         return Err(if taken.manifest.lineage != lineage && head > Lsn::ZERO {
@@ -296,6 +296,58 @@ fn standing(
     }
 }
 
+/// The newest manifest with the whole database, up to a position.
+enum Root {
+    /// It is where it was: surely, if its hash was known.
+    There { link: Box<Link>, surely: bool },
+    /// It isn't there any more, or can't be read. That costs bytes, as all pages are put there anew, and nothing else.
+    Lost,
+    /// Another one is there.
+    Anothers,
+}
+
+/// What is there of what a position builds upon.
+fn root(store: &Store, objects: &Objects<'_>, position: &Position) -> Result<Root> {
+    let link = match position.whole {
+        0 => None,
+        number => match chain::read(objects, number) {
+            Err(e) if matches!(e.code(), Code::Damaged | Code::Format) => None,
+            found => found?,
+        },
+    };
+    let Some(link) = link else { return Ok(Root::Lost) };
+    let surely = position.root != [0; 32];
+    let part = &link.manifest.part;
+    let own = match surely {
+        true => link.hash == position.root,
+        false => link.manifest.lineage == position.lineage && may_have(store, part.range().last, part.id)?,
+    };
+    Ok(if own { Root::There { link: Box::new(link), surely } } else { Root::Anothers })
+}
+
+/// Whether what is before a position is there, too: who was sure of his own newest manifest may have created it where
+/// everything had just been removed, and would find it there ever after; and somebody else may have begun there since. A
+/// newcomer begins with the newest runs, or with the first manifest.
+fn is_rooted(store: &Store, objects: &Objects<'_>, position: &Position, sure: &Sure) -> Result<bool> {
+    if sure.rooted() {
+        return Ok(true);
+    }
+    let rooted = match position.number {
+        // What comes is the root.
+        0 => true,
+        _ => match root(store, objects, position)? {
+            // Who made it looked at what was before.
+            Root::There { surely: true, .. } => true,
+            Root::There { .. } | Root::Lost => chain::leads_to(objects, position)?,
+            Root::Anothers => false,
+        },
+    };
+    if rooted {
+        sure.note_root();
+    }
+    Ok(rooted)
+}
+
 /// The manifest that comes behind a position, with what it names in the object store; `None` if there is nothing new.
 fn next(
     store: &Arc<Store>,
@@ -308,7 +360,7 @@ fn next(
     if store.head() == position.lsn() {
         return Ok(None);
     }
-    if !chain::is_rooted(objects, position, how.sure)? {
+    if !is_rooted(store, objects, position, how.sure)? {
         return Err(missed(objects, remote, position));
     }
     let number = position.number + 1;
@@ -322,18 +374,15 @@ fn next(
     let whole = segments.is_none() || due || sent >= WHOLE_BYTES;
     let runs = if whole {
         // A manifest that can't be read any more costs bytes, and nothing else.
-        let before = match position.whole {
-            0 => None,
-            at => match chain::read(objects, at) {
-                Ok(Some(link)) => link.manifest.runs,
-                // One that is lost is one thing.
-                Ok(None) if !chain::leads_to(objects, position)? => {
-                    return Err(missed(objects, remote, position));
-                }
-                Ok(None) => None,
-                Err(e) if e.code() == Code::Damaged => None,
-                Err(e) => return Err(e),
-            },
+        let before = match root(store, objects, position)? {
+            Root::There { link, .. } => link.manifest.runs,
+            Root::Lost if position.number == 0 => None,
+            Root::Lost if chain::leads_to(objects, position)? => {
+                // A newcomer may ask for it.
+                chain::mark_lost(objects, position)?;
+                None
+            }
+            Root::Lost | Root::Anothers => return Err(missed(objects, remote, position)),
         };
         let begun = remote.uploading.as_deref().and_then(hex::parse);
         let salt = match begun {

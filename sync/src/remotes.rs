@@ -388,9 +388,10 @@ impl<'a> Remotes<'a> {
                 Ok(_) => self.desk.be_sure(name, address.url(), &remote.settings, sure.noted()),
                 Err(_) => self.desk.be_unsure(name),
             }
-            // Whoever was refused reads pages there all the same.
-            let reached = |e: &Error| !matches!(e.code(), Code::Offline | Code::Interrupted | Code::Busy);
-            if done.as_ref().err().is_none_or(reached) {
+            // Whoever was refused reads pages there all the same; but nothing is written where the database isn't.
+            let refused =
+                |e: &Error| matches!(e.code(), Code::Diverged | Code::Denied | Code::Trimmed | Code::Damaged);
+            if done.as_ref().err().is_none_or(refused) {
                 self.renew_lease(&mut remote);
             }
             self.store.count_traffic(name, objects.take_traffic());
