@@ -300,11 +300,13 @@ impl<'a> Walk<'a> {
         (page_hash(page, &image) == get(row, ROW_HASH)).then_some(image)
     }
 
-    /// What is in the place of a header at the end, unless that is a whole entry, and hence of an earlier life.
+    /// What is in the place of a header at the end, unless that is a whole entry that doesn't go on from the last one, and
+    /// hence of an earlier life.
     fn damaged_at_end(&self) -> Option<&[u8]> {
-        let Place { number, offset, .. } = self.place;
+        let Place { number, offset, chain } = self.place;
         let header = self.files.get(&segment_path(number))?.get(offset as usize..)?.get(..ENTRY_HEADER)?;
-        self.whole_at(offset).is_none().then_some(header)
+        let earlier = self.whole_at(offset).is_some_and(|entry| entry.get(PREV) != chain);
+        (!earlier).then_some(header)
     }
 
     /// The whole entry there, whatever it continues.

@@ -387,8 +387,8 @@ fn claimed_behind(tail: &Tail) -> Result<Lsn> {
     tail.index.segment(tail.segment).claimed_behind(tail.offset, Some(&epochs))
 }
 
-/// What is in the place of a header at the journal's end, unless that is a whole entry: then it isn't one that was damaged,
-/// but one of an earlier life.
+/// What is in the place of a header at the journal's end, unless that is a whole entry that doesn't go on from the last one:
+/// then it isn't one that was damaged, but one of an earlier life.
 fn damaged_at_end(tail: &Tail) -> Result<Option<[u8; HEADER_LEN]>> {
     let segment = tail.index.segment(tail.segment);
     let mut encoded = [0; HEADER_LEN];
@@ -396,6 +396,8 @@ fn damaged_at_end(tail: &Tail) -> Result<Option<[u8; HEADER_LEN]>> {
         return Ok(None);
     }
     let whole = match EntryHeader::decode(&encoded) {
+        // With this one only the images can be at fault.
+        Some(header) if header.prev == tail.chain => false,
         Some(header) => segment.entry(tail.offset, header.prev)?.is_some(),
         None => false,
     };

@@ -434,6 +434,35 @@ fn r07_entries_behind_a_damaged_place_say_what_was_durable() {
 }
 
 #[test]
+fn r07_an_image_that_is_damaged_is_not_the_end_where_more_was_durable() {
+    let disk = SimDisk::new();
+    let process = disk.process();
+    let mut session = Session::new(open(&process).unwrap()).unwrap();
+    let mut model = Model::default();
+    for fill in 1..=6 {
+        let change = Change { fills: vec![(1, fill), (2, fill)], size: 2 };
+        commit(&mut session, &mut model, &change, Durability::Disk).unwrap();
+    }
+    process.kill();
+    drop(session);
+    let process = disk.process();
+    let own = load(&process, &segment(1));
+    let entries: Vec<_> = (0..own.len()).step_by(64).filter(|&at| own[at..].starts_with(b"ENT1")).collect();
+    // Of the first its last image; of the second so much that the way to the third is lost.
+    let record = own.windows(4).position(|bytes| bytes == b"COM1").unwrap();
+    for image in [entries[0] + 300, record - 300] {
+        for next in [entries[1], entries[1] + 32, entries[1] + 40] {
+            change(&process, &segment(1), |bytes| {
+                bytes[image] ^= 1;
+                bytes[next] ^= 1;
+            });
+            refused(&disk, Code::Damaged);
+            put(&process, &segment(1), &own);
+        }
+    }
+}
+
+#[test]
 fn r07_a_journal_that_ends_before_what_a_fold_has_begun_to_write_is_refused() {
     let prepared = |disk: &Arc<SimDisk>| {
         let process = disk.process();
