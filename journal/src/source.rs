@@ -48,11 +48,12 @@ pub trait PageSource: Send + Sync {
         pages.iter().zip(images.chunks_exact_mut(size.max(1))).try_for_each(|(&page, to)| self.read(page, to))
     }
 
-    /// It is needed still, so that nothing of it may go.
+    /// It is needed still, so that nothing of it may go. Given up once `stop` says so.
     ///
     /// # Errors
     /// As [`PageSource::read`].
-    fn keep(&self) -> Result<()> {
+    fn keep(&self, stop: &dyn Fn() -> bool) -> Result<()> {
+        let _ = stop;
         Ok(())
     }
 
@@ -165,9 +166,9 @@ impl Store {
     ///
     /// # Errors
     /// Those of the source.
-    pub fn keep_source(&self) -> Result<()> {
+    pub fn keep_source(&self, stop: &dyn Fn() -> bool) -> Result<()> {
         match &self.lazy {
-            Some(lazy) if self.is_lazy()? => lazy.source(self)?.keep(),
+            Some(lazy) if self.is_lazy()? => lazy.source(self)?.keep(stop),
             _ => Ok(()),
         }
     }

@@ -404,7 +404,7 @@ mod tests {
         let desk = Desk::new(Arc::clone(&way));
         let (own, _) = cloning.begin(desk, &address, given, true, disk.process(), path).unwrap();
         let other = Store::open(disk.process() as Arc<dyn Disk>, path, clone()).unwrap();
-        own.keep_source().unwrap();
+        own.keep_source(&|| false).unwrap();
         move_all(&from, &to);
         let others = Remotes::at(&other, Arc::new(Desk::new(Arc::clone(&way))));
         others.add(ORIGIN, "s3://bucket/b", None).unwrap();
@@ -437,7 +437,7 @@ mod tests {
         // It is somewhere else from now on, and has other keys there.
         Remotes::of(&clone).add(ORIGIN, url, Some(&options(two, Some("L")))).unwrap();
         clone.hydrate(|_, _| true).unwrap();
-        clone.keep_source().unwrap();
+        clone.keep_source(&|| false).unwrap();
         let keys: HashSet<_> = seen.lock().iter().map(|(_, at, key)| (at.clone(), key.clone())).collect();
         let pair = |at: &str, key: &str| (Some(at.to_owned()), Some(key.to_owned()));
         assert_eq!(keys, HashSet::from([pair(one, "K"), pair(two, "L")]));

@@ -147,9 +147,10 @@ impl Source {
         &self,
         address: &Address,
         settings: &Settings,
+        stop: &dyn Fn() -> bool,
         work: &mut dyn FnMut(&Objects<'_>) -> Result<()>,
     ) -> Result<()> {
-        let objects = self.desk.objects(ORIGIN, address, settings, false, &interrupted)?;
+        let objects = self.desk.objects(ORIGIN, address, settings, false, stop)?;
         let done = work(&objects);
         self.desk.count(ORIGIN, objects.take_traffic());
         // Credentials may be others by now.
@@ -190,11 +191,13 @@ impl Source {
 
     fn ask_around(&self, work: &mut dyn FnMut(&Objects<'_>) -> Result<()>) -> Result<()> {
         let Some((address, settings)) = self.moved() else {
-            return self.ask(&self.address, &self.settings, work);
+            return self.ask(&self.address, &self.settings, &interrupted, work);
         };
-        match self.ask(&address, &settings, work) {
+        match self.ask(&address, &settings, &interrupted, work) {
             // Somebody pushes to another place than he cloned from.
-            Err(e) if is_elsewhere(&e) => self.ask(&self.address, &self.settings, work).map_err(|_| e),
+            Err(e) if is_elsewhere(&e) => {
+                self.ask(&self.address, &self.settings, &interrupted, work).map_err(|_| e)
+            }
             done => done,
         }
     }
@@ -211,17 +214,17 @@ impl Source {
     }
 
     /// Writes the lease where pages may be read from. One of both places is enough: they are had there.
-    fn lease_everywhere(&self, ended: bool) -> Result<()> {
+    fn lease_everywhere(&self, ended: bool, stop: &dyn Fn() -> bool) -> Result<()> {
         let mut work = |objects: &Objects<'_>| self.lease(objects, ended);
         let Some((address, settings)) = self.moved() else {
-            return self.ask(&self.address, &self.settings, &mut work);
+            return self.ask(&self.address, &self.settings, stop, &mut work);
         };
-        let there = self.ask(&address, &settings, &mut work);
+        let there = self.ask(&address, &settings, stop, &mut work);
         // The same place, and its key elsewhere.
         if self.is_at(&address, &settings) {
             return there;
         }
-        let here = self.ask(&self.address, &self.settings, &mut work);
+        let here = self.ask(&self.address, &self.settings, stop, &mut work);
         if here.is_ok() { here } else { there }
     }
 
@@ -282,13 +285,13 @@ impl PageSource for Source {
         })
     }
 
-    fn keep(&self) -> Result<()> {
-        self.lease_everywhere(false)
+    fn keep(&self, stop: &dyn Fn() -> bool) -> Result<()> {
+        self.lease_everywhere(false, stop)
     }
 
     fn end(&self) {
         self.leased.store(SystemClock.now_ms(), Ordering::Relaxed);
         // One that stays counts for a while, and no longer.
-        drop(self.lease_everywhere(true));
+        drop(self.lease_everywhere(true, &interrupted));
     }
 }

@@ -337,7 +337,7 @@ impl<'a> Remotes<'a> {
         }
         let now = self.store.now();
         self.desk.note_lease(now);
-        match self.store.keep_source() {
+        match self.store.keep_source(self.stop) {
             Err(e) if e.code() != Code::Denied => {}
             _ => remote.leased = now,
         }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use common::pages::{Rng, open, read};
 use common::{Fickle, URL, cloned, commit, objects, remotes};
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use tideline_journal::disk::SimDisk;
 use tideline_journal::{Clock, Code, Lsn, Retention, Session, Store, SystemClock};
-use tideline_sync::{Options, Remotes, Task};
+use tideline_sync::{Address, Options, Remotes, Task};
 
 /// Another spelling of the URL.
 const RESPELLED: &str = "file:///tmp/";
@@ -377,4 +378,37 @@ fn a_part_of_what_is_gone_again_is_no_part() {
         assert_eq!(ahead(&clone), 0);
         assert_eq!(cloned(&before).0, Lsn::new(4));
     }
+}
+
+#[test]
+fn a_lease_that_is_not_answered_holds_up_nobody_who_removes_a_remote() {
+    let (from, to) = (Fickle::new(), Fickle::new());
+    pushed(&from, 1, None);
+    let process = SimDisk::new().process();
+    common::clone(&process, &from, "/x.db").unwrap();
+    let way = {
+        let (from, to) = (Arc::clone(&from), Arc::clone(&to));
+        move |address: &Address| -> tideline_journal::Result<Arc<dyn ObjectStore>> {
+            Ok(if address.url() == URL { Arc::clone(&from) as _ } else { Arc::clone(&to) as _ })
+        }
+    };
+    let clock = Arc::new(common::Moved(SystemClock.now_ms().into()));
+    let source = tideline_sync::RemotePages::through(way.clone());
+    let options = tideline_journal::Options {
+        clock: Arc::clone(&clock) as _,
+        source: Some(Arc::new(source)),
+        ..common::pages::options()
+    };
+    let replica = Store::open(process as _, std::path::Path::new("/x.db"), options).unwrap();
+    let _session = Session::new(Arc::clone(&replica)).unwrap();
+    let own = Remotes::through(&replica, way);
+    own.add("origin", "s3://elsewhere/app", None).unwrap();
+    own.keep_on("origin", Task::Push, OFTEN).unwrap();
+    // Where it was cloned from nobody answers, and the lease is due.
+    from.stall(true);
+    clock.0.fetch_add(3 * 24 * 3_600_000, std::sync::atomic::Ordering::SeqCst);
+    wait_for("a lease that hangs", || from.stalled() > 0);
+    let removed = own.remove("origin");
+    from.stall(false);
+    removed.unwrap();
 }
