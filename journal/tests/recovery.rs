@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::{Change, Model, PAGE, PATH, Rng, commit, open, read};
 use tideline_journal::disk::{Disk, FaultKind, How, SimDisk, SimProcess};
 use tideline_journal::{
-    Code, Durability, Lsn, Options, PageSource, Retention, Session, Sources, State, Store,
+    Code, Durability, Error, Lsn, Options, PageSource, Retention, Session, Sources, State, Store,
 };
 
 const SIDE: &str = "/app.db-tide";
@@ -1203,7 +1203,9 @@ fn r25_what_a_dead_process_has_not_synced_is_synced_before_it_is_built_upon() {
 #[test]
 fn r25_a_mark_of_a_dead_process_is_made_durable_by_the_others() {
     let (before, model) = at_rest(12);
-    for others in [false, true] {
+    // Of the steps of whoever marks it after that, the power goes in each, and once behind the commit.
+    let marks = [Some(0), Some(1), Some(2), Some(3), Some(4), None];
+    for (others, marks) in [false, true].into_iter().flat_map(|others| marks.map(|step| (others, step))) {
         for seed in 0..20 {
             let disk = before.reboot(seed);
             let (process, other) = (disk.process(), disk.process());
@@ -1216,11 +1218,29 @@ fn r25_a_mark_of_a_dead_process_is_made_durable_by_the_others() {
             assert_eq!(disk.describe(sync).unwrap(), format!("sync {PATH}"));
             process.kill();
 
-            let store = joined.unwrap_or_else(|| open(&other).unwrap());
-            let (mut session, mut model) = (Session::new(store).unwrap(), model.clone());
-            let change = model.change(&mut Rng(seed));
-            let lsn = commit(&mut session, &mut model, &change, Durability::Disk).unwrap();
-            sound(&disk.reboot(seed), lsn.get(), &model);
+            let from = disk.steps();
+            if let Some(step) = marks {
+                disk.fail(from + step, FaultKind::Kill);
+            }
+            let after = (|| {
+                let store = joined.map_or_else(|| open(&other), Ok)?;
+                let (mut session, mut model) = (Session::new(store)?, model.clone());
+                let change = model.change(&mut Rng(seed));
+                let lsn = commit(&mut session, &mut model, &change, Durability::Disk)?;
+                Ok::<_, Error>((lsn, model))
+            })();
+            assert!(after.is_ok() || marks.is_some());
+            other.kill();
+            let disk = disk.reboot(seed);
+            let Ok((lsn, after)) = after else {
+                // What wasn't acknowledged may be there.
+                let store = open(&disk.process()).unwrap();
+                let (lsn, found) = read(&store).unwrap();
+                assert!(lsn == Lsn::new(14) || (lsn, &found) == (Lsn::new(13), &model), "{lsn}");
+                assert!(store.verify().unwrap().is_empty());
+                continue;
+            };
+            sound(&disk, lsn.get(), &after);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask canaries`: does the simulated disk find what it is there to find?
 //!
 //! Each canary is the store with one thing left out or done in another order, in a copy of the sources. The tests that
-//! cut the power, kill and let calls fail must fail with it. One that survives is a sync that isn't needed, or a test
+//! cut the power, kill and let calls fail, or let several processes work on one store, must fail with it. One that survives is a sync that isn't needed, or a test
 //! that is missing.
 
 use std::fs;
@@ -267,6 +267,7 @@ fn fails(workspace: &Workspace, sources: &Path) -> Result<Vec<String>> {
         command.args(["test", "--release", "--quiet", "--package", "tideline-journal"]);
         command
             .args(["--test", "power", "--test", "machine", "--test", "lazy_power", "--test", "recovery"])
+            .args(["--test", "store"])
             .args(arguments);
         command.stdin(Stdio::null()).output()
     };
