@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::disk::{Disk, File, How, is_at};
 use crate::error::{At, Code, Error, Result};
 use crate::format::{Name, VERSION};
+use crate::state::{State, lock_page};
 
 const MAGIC: &[u8; 8] = b"TIDEHASH";
 const HEADER: u64 = 64;
@@ -113,6 +114,27 @@ impl Hashes {
             *out = u64::from_le_bytes(word);
         }
         Ok(())
+    }
+
+    /// The sum of the hashes of all pages at `state`, which is the rolling checksum; `None` if one isn't known.
+    pub fn sum(&self, state: &State) -> Result<Option<u64>> {
+        let mut known = vec![0; RUN as usize];
+        let (mut sum, mut from) = (0u64, 1);
+        while from <= state.size {
+            let count = RUN.min(state.size - from + 1) as usize;
+            self.get_many(from, &mut known[..count])?;
+            for (page, &hash) in (from..).zip(&known[..count]) {
+                if page == lock_page(state.page_size as usize) {
+                    continue;
+                }
+                if hash == 0 {
+                    return Ok(None);
+                }
+                sum = sum.wrapping_add(hash);
+            }
+            from += count as u32;
+        }
+        Ok(Some(sum))
     }
 
     /// Notes the hash of `page`.

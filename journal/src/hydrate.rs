@@ -5,8 +5,9 @@
 //! 2. under the fold lock, those that are still lacking are written into the base; the base is synced; their hashes are
 //!    noted, and then that they are here (invariant 1 of `present`).
 //!
-//! When none is lacking, also under the fold lock: the superblock says that this is no lazy clone, which decides it;
-//! `present` says that the base is whole, for those who have it open; both files go, and recovery removes them again.
+//! When none is lacking, also under the fold lock: the rolling checksum is compared, if the base is what was cloned; the
+//! superblock says that this is no lazy clone, which decides it; `present` says that the base is whole, for those who have
+//! it open; both files go, and recovery removes them again.
 
 use std::thread::ScopedJoinHandle;
 
@@ -16,6 +17,7 @@ use crate::hash::page_hash;
 use crate::hashes::Hashes;
 use crate::maintenance::block_signals;
 use crate::source::Lazy;
+use crate::state::State;
 use crate::store::{MARK_BYTE, Store, base_header};
 
 /// Fetches after which what is still lacking is counted anew, as others may fetch as well.
@@ -198,6 +200,29 @@ impl Store {
         Ok(there.len() as u64)
     }
 
+    /// Compares what was fetched, all together, with the rolling checksum of what was cloned: each page may be sound, and
+    /// one of another time or database among them all the same. Once the base has moved on, or while a hash of it isn't
+    /// known, it can't be told.
+    fn compare_with_source(&self, lazy: &Lazy, base: &State) -> Result<()> {
+        let header = &lazy.present.header;
+        let Some(stated) = header.checksum.filter(|_| header.lsn == base.lsn) else { return Ok(()) };
+        let hashes = Hashes::open(&*self.disk, &self.path, &self.side, base.page_size)?;
+        let Some(sum) = hashes.sum(base)? else { return Ok(()) };
+        if sum == stated {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::Damaged,
+            format!(
+                "the pages fetched for {} aren't together what was cloned at LSN {} (rolling checksum {sum:016x} instead of \
+                 {stated:016x}); run tide_verify(): if it has no finding, they are so at the source, and an earlier LSN is \
+                 to be cloned, into another place",
+                self.path.display(),
+                base.lsn
+            ),
+        ))
+    }
+
     /// Makes a lazy clone that lacks nothing a store like any other; false if it lacks something. Under the fold lock.
     fn become_ordinary(&self, lazy: &Lazy) -> Result<bool> {
         self.wholly_folded()?;
@@ -211,6 +236,7 @@ impl Store {
             if lazy.present.count_absent(&block.base)? > 0 {
                 return Ok(false);
             }
+            self.compare_with_source(lazy, &block.base)?;
             // The page that SQLite never uses may be the last.
             if self.base.len().at(here)? < block.base.bytes() {
                 self.base.set_len(block.base.bytes()).at(here)?;

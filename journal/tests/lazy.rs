@@ -290,6 +290,31 @@ fn a_blob_that_needs_what_is_away_changes_nothing() {
 }
 
 #[test]
+fn pages_that_are_not_of_one_database_never_make_one() {
+    let mut origin = Origin::new(23);
+    // A page that is as sound as any other, but of another time.
+    let mixed = origin.at.but_for(9, image(9, 5, 23, 0));
+    let sound_one = std::mem::replace(&mut origin.at, Arc::new(mixed));
+    let process = SimDisk::new().process();
+    let store = origin.clone_at(&process).unwrap();
+    for _ in 0..2 {
+        let refused = store.hydrate(|_, _| true).unwrap_err();
+        assert_eq!(refused.code(), Code::Damaged, "{refused}");
+        assert!(refused.to_string().contains("earlier LSN"), "{refused}");
+        assert_eq!(store.absent().unwrap(), Some((0, 23)));
+    }
+    sound(&store, "each page is what was fetched");
+    store.close().unwrap();
+    assert_marked(&process);
+
+    origin.at = sound_one;
+    let process = SimDisk::new().process();
+    let store = origin.clone_at(&process).unwrap();
+    store.hydrate(|_, _| true).unwrap();
+    assert_eq!(store.absent().unwrap(), None);
+}
+
+#[test]
 fn once_nothing_is_lacking_it_is_a_database_like_any_other() {
     let origin = Origin::new(23);
     let process = SimDisk::new().process();

@@ -37,6 +37,13 @@ impl Elsewhere {
         image.map(Vec::as_slice).ok_or_else(|| Error::new(Code::Missing, format!("no page {page} there")))
     }
 
+    /// The same pages elsewhere, but for one.
+    pub fn but_for(&self, page: u32, image: Vec<u8>) -> Elsewhere {
+        let mut other = Elsewhere { pages: self.pages.clone(), ..Elsewhere::default() };
+        other.pages.insert(page, image);
+        other
+    }
+
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::SeqCst)
     }
