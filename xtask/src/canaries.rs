@@ -1,13 +1,15 @@
 //! `cargo xtask canaries`: does the simulated disk find what it is there to find?
 //!
 //! Each canary is the store with one thing left out or done in another order, in a copy of the sources. The tests that
-//! cut the power, kill and let calls fail, or let several processes work on one store, must fail with it. One that survives is a sync that isn't needed, or a test
-//! that is missing.
+//! cut the power, kill and let calls fail, or let several processes work on one store, must fail with it. One that
+//! survives is a sync that isn't needed, or a test that is missing. What they said of each is written to
+//! `docs/soak/CANARIES.md` when all were tried.
 
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
+use crate::results;
 use crate::workspace::{Result, Workspace, headline, panics};
 
 /// A change of the sources that breaks a promise.
@@ -202,7 +204,8 @@ pub fn run(workspace: &Workspace, only: Option<&str>) -> Result<()> {
     if !fails(workspace, sources)?.is_empty() {
         return Err("the tests fail without any canary".into());
     }
-    let (mut tried, mut survivors) = (0, Vec::new());
+    let begun = results::Run::begin()?;
+    let (mut told, mut survivors) = (Vec::new(), Vec::new());
     for canary in ALL.iter().filter(|canary| only.is_none_or(|part| canary.name.contains(part))) {
         let path = sources.join("journal/src").join(canary.file);
         let whole = fs::read_to_string(&path)?;
@@ -216,16 +219,24 @@ pub fn run(workspace: &Workspace, only: Option<&str>) -> Result<()> {
         fs::write(&path, changed)?;
         let found = fails(workspace, sources)?;
         fs::write(&path, whole)?;
-        tried += 1;
-        match found.first() {
-            Some(how) => println!("found     {}\n          {how}", canary.name),
+        let how = match found.into_iter().next() {
+            Some(how) => {
+                println!("found     {}\n          {how}", canary.name);
+                how
+            }
             None => {
                 println!("SURVIVED  {}", canary.name);
                 survivors.push(canary.name);
+                "NOTHING".to_owned()
             }
-        }
+        };
+        told.push([canary.name.to_owned(), how]);
     }
-    println!("tried: canaries={tried} survived={}", survivors.len());
+    println!("tried: canaries={} survived={}", told.len(), survivors.len());
+    if only.is_none() {
+        let head = ["what is broken", "what the tests said first"];
+        begun.write(workspace, "CANARIES", "cargo xtask canaries", head, &told)?;
+    }
     if survivors.is_empty() { Ok(()) } else { Err(format!("not found: {}", survivors.join("; ")).into()) }
 }
 

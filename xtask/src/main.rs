@@ -9,8 +9,8 @@
 //! | `symbols` | what the shared library exports, wants and links |
 //! | `sqlite-tests` | SQLite's own tests, with Tideline as the default VFS |
 //! | `soak` | tests that take as long as one lets them; what they tried and found is in `docs/soak` |
-//! | `canaries` | breaks the store in many small ways, and sees whether the simulated disk finds each |
-//! | `sanitize` | address and thread sanitizers, and miri, over the tests; all by hand |
+//! | `canaries` | breaks the store in many small ways, and sees whether the simulated disk finds each; `docs/soak/CANARIES.md` says how |
+//! | `sanitize` | address and thread sanitizers, and miri, over the tests; all by hand; the results are in `docs/soak/SANITIZERS.md` |
 //! | `sqlite-source` | SQLite's own source tree, from Debian's source package |
 //! | `stores` | object stores that speak S3, each for as long as one command runs |
 //! | `speedtest1` | SQLite's speedtest1, stock WAL and Tideline side by side |
@@ -21,6 +21,7 @@ mod ci;
 mod demo;
 mod dist;
 mod fuzz;
+mod results;
 mod sanitize;
 mod soak;
 mod speedtest1;

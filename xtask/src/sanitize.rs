@@ -6,7 +6,8 @@
 //! | `thread` | the crates, the standard library and SQLite's code, in one program | the tests of `journal`, and threads on one database |
 //! | `miri` | `journal` over the simulated disk, with atomics that may show old values | its tests, as far as miri can run them |
 //!
-//! Each needs the nightly toolchain. All that is built is below `target/sanitize`.
+//! Each needs the nightly toolchain. All that is built is below `target/sanitize`. What came of all three is written to
+//! `docs/soak/SANITIZERS.md`.
 
 mod reports;
 
@@ -16,7 +17,7 @@ use std::process::Command;
 
 use self::reports::Reports;
 use crate::workspace::{Result, Verdict, Workspace, headline, output, run, run_tests};
-use crate::{fuzz, tools};
+use crate::{fuzz, results, tools};
 
 /// The one system that this has been tried on. A target that is named keeps flags away from what runs while building.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -35,17 +36,28 @@ pub enum With {
 /// Lets one of them watch, or all.
 pub fn run_with(workspace: &Workspace, with: Option<With>) -> Result<()> {
     let all = [With::Address, With::Thread, With::Miri];
-    let mut failed = Vec::new();
-    for with in all.into_iter().filter(|&each| with.is_none_or(|with| with == each)) {
-        let done = match with {
+    let begun = results::Run::begin()?;
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
+    for each in all.into_iter().filter(|&each| with.is_none_or(|with| with == each)) {
+        let done = match each {
             With::Address => address(workspace),
             With::Thread => thread(workspace),
             With::Miri => miri(workspace),
         };
-        if let Err(error) = done {
-            println!("{error}");
-            failed.push(error.to_string());
+        match done {
+            Ok(end) => {
+                failed.extend(end.failure());
+                rows.push(end.row());
+            }
+            Err(error) => {
+                println!("{error}");
+                failed.push(error.to_string());
+            }
         }
+    }
+    if with.is_none() && rows.len() == all.len() {
+        let head = ["with", "tests that passed", "that failed", "reports", "left out"];
+        begun.write(workspace, "SANITIZERS", "cargo xtask sanitize", head, &rows)?;
     }
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
 }
@@ -53,7 +65,7 @@ pub fn run_with(workspace: &Workspace, with: Option<With>) -> Result<()> {
 /// Cargo's variable for the flags of C code of the target.
 const C_FLAGS: &str = "CFLAGS_x86_64_unknown_linux_gnu";
 
-fn address(workspace: &Workspace) -> Result<()> {
+fn address(workspace: &Workspace) -> Result<End> {
     headline("address sanitizer");
     nightly()?;
     tools::shell()?;
@@ -92,11 +104,11 @@ fn address(workspace: &Workspace) -> Result<()> {
     // An error kills the host, which its test notices. A leak doesn't: hosts have their own.
     let options = "abort_on_error=1:exitcode=0:detect_leaks=1";
     tests.env("ASAN_OPTIONS", format!("{options}:log_path={}", reports.prefix()));
-    let verdict = run_tests(&mut tests)?;
+    let mut verdict = run_tests(&mut tests)?;
     if let Err(error) = apsw {
-        println!("SKIPPED: tests in apsw: {error}");
+        verdict.closing.push(format!("SKIPPED: tests in apsw: {error}"));
     }
-    close(&[verdict], &reports)
+    close(vec![verdict], &reports)
 }
 
 /// After how many seconds a host is taken for hung: they are slow.
@@ -113,7 +125,7 @@ const THREADS: [&[&str]; 2] = [
 /// How many commits the threads of a test make together.
 const COMMITS: &str = "8000";
 
-fn thread(workspace: &Workspace) -> Result<()> {
+fn thread(workspace: &Workspace) -> Result<End> {
     headline("thread sanitizer");
     nightly()?;
     // The standard library is built with it, too.
@@ -128,7 +140,7 @@ fn thread(workspace: &Workspace) -> Result<()> {
         tests.env("TSAN_OPTIONS", format!("exitcode=86:history_size=4:log_path={}", reports.prefix()));
         verdicts.push(run_tests(&mut tests)?);
     }
-    close(&verdicts, &reports)
+    close(verdicts, &reports)
 }
 
 /// What miri runs: flags for it, and arguments for cargo.
@@ -145,7 +157,7 @@ const INTERPRETED: [(&str, &[&str]); 2] = [
     ("-Zmiri-disable-stacked-borrows -Zmiri-many-seeds=0..2", &["--test=threads"]),
 ];
 
-fn miri(workspace: &Workspace) -> Result<()> {
+fn miri(workspace: &Workspace) -> Result<End> {
     headline("miri");
     nightly()?;
     component("miri")?;
@@ -159,20 +171,48 @@ fn miri(workspace: &Workspace) -> Result<()> {
         tests.env("MIRIFLAGS", format!("-Zmiri-permissive-provenance {flags}"));
         verdicts.push(run_tests(&mut tests)?);
     }
-    close(&verdicts, &Reports::new(&folder(workspace, "reports"), "miri")?)
+    close(verdicts, &Reports::new(&folder(workspace, "reports"), "miri")?)
 }
 
-/// Says how it ended: well, if the tests passed and there is no report.
-fn close(verdicts: &[Verdict], reports: &Reports) -> Result<()> {
+/// How one ended.
+struct End {
+    of: &'static str,
+    verdicts: Vec<Verdict>,
+    reports: usize,
+}
+
+/// Says how it ended.
+fn close(verdicts: Vec<Verdict>, reports: &Reports) -> Result<End> {
     headline("closing lines");
     verdicts.iter().flat_map(|verdict| &verdict.closing).for_each(|line| println!("{line}"));
     let told = reports.of_ours()?;
     told.iter().for_each(|report| println!("\n{report}"));
-    let failed = verdicts.iter().filter(|verdict| !verdict.passed).count();
-    if failed == 0 && told.is_empty() {
-        return Ok(());
+    Ok(End { of: reports.of(), verdicts, reports: told.len() })
+}
+
+impl End {
+    /// What is wrong; nothing if the tests passed and there is no report.
+    fn failure(&self) -> Option<String> {
+        let failed = self.verdicts.iter().filter(|verdict| !verdict.passed).count();
+        let wrong = failed > 0 || self.reports > 0;
+        wrong.then(|| format!("{}: {failed} test runs failed, {} reports", self.of, self.reports))
     }
-    Err(format!("{}: {failed} test runs failed, {} reports", reports.of(), told.len()).into())
+
+    /// Its row among the results.
+    fn row(&self) -> [String; 5] {
+        let closing = || self.verdicts.iter().flat_map(|verdict| &verdict.closing);
+        let skipped: Vec<&str> = closing().filter_map(|line| line.strip_prefix("SKIPPED: ")).collect();
+        let skipped = if skipped.is_empty() { "nothing".to_owned() } else { skipped.join("; ") };
+        let sum = |what| closing().map(|line| count(line, what)).sum::<u64>().to_string();
+        [self.of.to_owned(), sum("passed"), sum("failed"), self.reports.to_string(), skipped]
+    }
+}
+
+/// How many tests did `what`, as the closing line of a test runner says.
+fn count(line: &str, what: &str) -> u64 {
+    let words: Vec<&str> =
+        line.strip_prefix("test result: ").map_or_else(Vec::new, |counts| counts.split([' ', ';']).collect());
+    words.windows(2).find(|pair| pair[1] == what).map_or(0, |pair| pair[0].parse().unwrap_or(0))
 }
 
 /// Where the parts are built and left.
@@ -213,4 +253,18 @@ fn cargo(workspace: &Workspace, verb: &str, part: &str) -> Command {
     let mut command = rustup_cargo(workspace);
     command.args([verb, "--target", TARGET, "--target-dir"]).arg(folder(workspace, part));
     command
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn closing_lines_are_counted() {
+        let line =
+            "test result: ok. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s";
+        assert_eq!(
+            ["passed", "failed", "ignored", "lost"].map(|what| super::count(line, what)),
+            [12, 3, 0, 0]
+        );
+        assert_eq!(super::count("SKIPPED: 4 passed by", "passed"), 0);
+    }
 }

@@ -17,10 +17,8 @@ use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use crate::workspace::{Result, Workspace, output, panics};
-
-/// Folder of the logs, from the root.
-const FOLDER: &str = "docs/soak";
+use crate::results::{self, FOLDER};
+use crate::workspace::{Result, Workspace, panics};
 
 /// What a round prints before its counts, at the end of a line: `tried: cuts=812 kills=203`.
 const TRIED: &str = "tried: ";
@@ -125,11 +123,7 @@ impl Record {
         let path = workspace.root().join(FOLDER).join(format!("{name}.log"));
         let text = if path.exists() { fs::read_to_string(&path)? } else { String::new() };
         let runs = text.lines().map(str::parse).collect::<std::result::Result<_, _>>()?;
-        let head = output(Command::new("git").args(["rev-parse", "--short", "HEAD"]))?;
-        let logs = format!(":!{FOLDER}");
-        let changed = output(Command::new("git").args(["status", "--porcelain", "--", ".", &logs]))?;
-        let commit = format!("{}{}", head.trim(), if changed.is_empty() { "" } else { "-dirty" });
-        Ok(Record { path, commit, runs })
+        Ok(Record { path, commit: results::Run::begin()?.commit, runs })
     }
 
     /// The seed behind the last that was tried.
@@ -139,7 +133,7 @@ impl Record {
 
     /// Notes what came of a seed.
     pub fn add(&mut self, seed: u64, outcome: &Outcome) -> Result<()> {
-        let date = output(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M"]))?.trim().to_owned();
+        let date = results::now()?;
         match self.runs.last_mut() {
             Some(last)
                 if last.commit == self.commit
