@@ -855,6 +855,54 @@ fn r18_a_fold_that_was_interrupted_is_done_again() {
 }
 
 #[test]
+fn r18_history_is_given_up_only_behind_a_way_that_is_on_the_disk() {
+    // A database that grows by so many commits that are on the disk, and one more that isn't: with the last but one the
+    // first segment is full, so that a seal is written, and a fold comes.
+    let grown = |disk: &Arc<SimDisk>, durable: usize| -> (Vec<Model>, u64) {
+        let store = open(&disk.process()).unwrap();
+        store.set_retention(Retention::Lsns(1)).unwrap();
+        let mut session = Session::new(store).unwrap();
+        let (mut models, mut model, mut before) = (vec![Model::default()], Model::default(), 0);
+        for n in 1..=durable + 1 {
+            let durability = if n <= durable { Durability::Disk } else { Durability::Process };
+            let first = model.size + 1;
+            let fills =
+                (first..first + 3).map(|page| (page, u64::from(page) * 13)).chain([(1, n as u64)]).collect();
+            before = disk.steps();
+            if commit(&mut session, &mut model, &Change { fills, size: first + 2 }, durability).is_err() {
+                break;
+            }
+            models.push(model.clone());
+        }
+        (models, before)
+    };
+    let durable = (1..100).find(|&n| {
+        let disk = SimDisk::new();
+        grown(&disk, n);
+        segments(&disk.process()) != ["00000001.seg"]
+    });
+    let durable = durable.unwrap();
+    let whole = SimDisk::new();
+    let (models, from) = grown(&whole, durable);
+    let mut given_up = 0;
+    for step in from..whole.steps() {
+        for seed in 0..20 {
+            let disk = SimDisk::new();
+            disk.cut_at(step);
+            grown(&disk, durable);
+            let disk = disk.reboot(seed);
+            let store = open(&disk.process()).unwrap();
+            let head = store.head();
+            given_up += usize::from(store.status().unwrap().horizon > Lsn::ZERO);
+            drop(store);
+            assert!(head.get() as usize >= durable, "step {step}, seed {seed}: {head}");
+            sound(&disk, head.get(), &models[head.get() as usize]);
+        }
+    }
+    assert!(given_up > 10, "{given_up}");
+}
+
+#[test]
 fn r19_what_is_no_plain_database_is_refused() {
     let disk = SimDisk::new();
     let process = disk.process();

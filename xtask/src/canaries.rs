@@ -3,7 +3,7 @@
 //! Each canary is the store with one thing left out or done in another order, in a copy of the sources. The tests that
 //! cut the power, kill and let calls fail, or let several processes work on one store, must fail with it. One that
 //! survives is a sync that isn't needed, or a test that is missing. What they said of each is written to
-//! `docs/soak/CANARIES.md` when all were tried.
+//! `docs/soak/CANARIES.md`.
 
 use std::fs;
 use std::path::Path;
@@ -233,10 +233,9 @@ pub fn run(workspace: &Workspace, only: Option<&str>) -> Result<()> {
         told.push([canary.name.to_owned(), how]);
     }
     println!("tried: canaries={} survived={}", told.len(), survivors.len());
-    if only.is_none() {
-        let head = ["what is broken", "what the tests said first"];
-        begun.write(workspace, "CANARIES", "cargo xtask canaries", head, &told)?;
-    }
+    let names: Vec<&str> = ALL.iter().map(|canary| canary.name).collect();
+    let head = ["what is broken", "what the tests said first"];
+    begun.write(workspace, "CANARIES", "cargo xtask canaries", head, &names, &told)?;
     if survivors.is_empty() { Ok(()) } else { Err(format!("not found: {}", survivors.join("; ")).into()) }
 }
 

@@ -26,27 +26,47 @@ impl Run {
         Ok(Run { date: now()?, commit })
     }
 
-    /// Writes the document `name`: what wrote it, when, and a table with `head` above its rows.
+    /// Writes the document `name`: a row for each of `keys`, which are the first cells. Those that weren't tried this time
+    /// stay as they are there; to the others date and commit are added. `head` is above the cells of `tried`.
     pub fn write<const N: usize>(
         &self,
         workspace: &Workspace,
         name: &str,
         command: &str,
         head: [&str; N],
-        rows: &[[String; N]],
+        keys: &[&str],
+        tried: &[[String; N]],
     ) -> Result<()> {
-        let Run { date, commit } = self;
+        let path = workspace.root().join(FOLDER).join(format!("{name}.md"));
+        let before = if path.exists() { fs::read_to_string(&path)? } else { String::new() };
         let title = name[..1].to_owned() + &name[1..].to_lowercase();
-        let mut text =
-            format!("# {title}\n\nWritten by `{command}`, begun {date} (UTC) with commit {commit}.\n\n");
-        let line =
-            |cells: &[String; N]| format!("| {} |\n", cells.each_ref().map(|cell| escaped(cell)).join(" | "));
-        text += &line(&head.map(str::to_owned));
-        text += &format!("|{}\n", "---|".repeat(N));
-        rows.iter().for_each(|row| text += &line(row));
-        let folder = workspace.root().join(FOLDER);
-        fs::create_dir_all(&folder)?;
-        Ok(fs::write(folder.join(format!("{name}.md")), text)?)
+        let table = self.table(&before, head, keys, tried);
+        fs::create_dir_all(workspace.root().join(FOLDER))?;
+        Ok(fs::write(path, format!("# {title}\n\nWritten by `{command}`.\n\n{table}"))?)
+    }
+
+    fn table<const N: usize>(
+        &self,
+        before: &str,
+        head: [&str; N],
+        keys: &[&str],
+        tried: &[[String; N]],
+    ) -> String {
+        let mut text = format!("| {} | with commit |\n|{}\n", head.join(" | "), "---|".repeat(N + 1));
+        for key in keys {
+            let begins = format!("| {} |", escaped(key));
+            match tried.iter().find(|row| row[0] == *key) {
+                Some(row) => {
+                    let cells = row.each_ref().map(|cell| escaped(cell)).join(" | ");
+                    text += &format!("| {cells} | {}, {} |\n", self.commit, self.date);
+                }
+                None => before.lines().filter(|line| line.starts_with(&begins)).for_each(|line| {
+                    text += line;
+                    text.push('\n');
+                }),
+            }
+        }
+        text
     }
 }
 
@@ -62,6 +82,23 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_was_not_tried_stays_as_it_was() {
+        let run = |commit: &str| super::Run { date: "today".to_owned(), commit: commit.to_owned() };
+        let tried = |key: &str, said: &str| [key.to_owned(), said.to_owned()];
+        let head = ["what", "said"];
+        let first = run("1").table("", head, &["a", "b"], &[tried("a", "x | y"), tried("b", "z")]);
+        assert_eq!(
+            first,
+            "| what | said | with commit |\n|---|---|---|\n| a | x \\| y | 1, today |\n| b | z | 1, today |\n"
+        );
+        let second = run("2").table(&first, head, &["b", "a"], &[tried("b", "w")]);
+        assert_eq!(
+            second,
+            "| what | said | with commit |\n|---|---|---|\n| b | w | 2, today |\n| a | x \\| y | 1, today |\n"
+        );
+    }
+
     #[test]
     fn a_cell_stays_one() {
         assert_eq!(super::escaped("Option<u8> | none\nmore"), "Option&lt;u8> \\| none more");
