@@ -11,6 +11,7 @@
 
 mod reports;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -206,7 +207,11 @@ impl End {
     /// Its row among the results.
     fn row(&self) -> [String; 5] {
         let closing = || self.verdicts.iter().flat_map(|verdict| &verdict.closing);
-        let skipped: Vec<&str> = closing().filter_map(|line| line.strip_prefix("SKIPPED: ")).collect();
+        let mut skipped: BTreeMap<&str, usize> = BTreeMap::new();
+        for why in closing().filter_map(|line| line.strip_prefix("SKIPPED: ")) {
+            *skipped.entry(why).or_default() += 1;
+        }
+        let skipped: Vec<String> = skipped.iter().map(|(why, times)| format!("{times}: {why}")).collect();
         let skipped = if skipped.is_empty() { "nothing".to_owned() } else { skipped.join("; ") };
         let sum = |what| closing().map(|line| count(line, what)).sum::<u64>().to_string();
         [self.of.to_owned(), sum("passed"), sum("failed"), self.reports.to_string(), skipped]
