@@ -593,6 +593,63 @@ fn r10_a_prepared_entry_counts_if_its_super_journal_is_gone() {
 }
 
 #[test]
+fn r10_that_a_super_journal_is_gone_is_on_the_disk_before_anybody_builds_upon_it() {
+    const SUPER: &str = "/app.db-mj01234567";
+    let paths = |other: &'static str| [PATH, other];
+    // Both are prepared, and who removes the super-journal dies before its folder is synced.
+    let decided = |other: &'static str| {
+        let disk = SimDisk::new();
+        let process = disk.process();
+        let folder = Path::new(other).parent().unwrap();
+        if folder != Path::new("/") {
+            process.create_dir(folder).unwrap();
+        }
+        let stores = paths(other).map(|path| common::open_at(&process, path).unwrap());
+        process.sync_dir(Path::new("/")).unwrap();
+        let mut model = Model::default();
+        go_on(&stores[0], &mut model, 4, 1);
+        go_on(&stores[1], &mut Model::default(), 4, 1);
+        put(&process, SUPER, &[]);
+        process.sync_dir(Path::new("/")).unwrap();
+        let change = Change { fills: vec![(2, 0x5555)], size: model.size };
+        let mut sessions = stores.map(|store| Session::new(store).unwrap());
+        for session in &mut sessions {
+            common::write(session, &model, &change).unwrap();
+            session.prepare(Some(Path::new(SUPER))).unwrap();
+            session.sync_prepared().unwrap();
+        }
+        remove(&process, SUPER);
+        process.kill();
+        let mut after = model.clone();
+        after.apply(&change);
+        (disk, [(Lsn::new(4), model), (Lsn::new(5), after)])
+    };
+    for other in ["/other.db", "/other/app.db"] {
+        let (disk, _) = decided(other);
+        let from = disk.steps();
+        drop(common::open_at(&disk.process(), other).unwrap());
+        let mut outcomes = [0; 2];
+        // The power goes in each step of whoever opens one of them, and once behind that.
+        for cut in from..=disk.steps() {
+            for seed in 0..20 {
+                let (disk, states) = decided(other);
+                disk.cut_at(cut);
+                let opened = common::open_at(&disk.process(), other).is_ok();
+                disk.cut();
+                let disk = disk.reboot(seed);
+                let found =
+                    paths(other).map(|path| read(&common::open_at(&disk.process(), path).unwrap()).unwrap());
+                assert_eq!(found[0], found[1], "{other}, cut at {cut}, seed {seed}");
+                let which = states.iter().position(|state| *state == found[0]).unwrap();
+                assert!(which == 1 || !opened, "{other}, cut at {cut}, seed {seed}: it was committed");
+                outcomes[which] += 1;
+            }
+        }
+        assert!(outcomes.iter().all(|&count| count > 0), "{other}: {outcomes:?}");
+    }
+}
+
+#[test]
 fn r11_the_other_slot_of_the_superblock_counts() {
     let disk = SimDisk::new();
     let process = disk.process();
