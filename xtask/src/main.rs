@@ -21,6 +21,7 @@ mod ci;
 mod demo;
 mod dist;
 mod fuzz;
+mod optional;
 mod results;
 mod sanitize;
 mod soak;

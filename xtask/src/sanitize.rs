@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use self::reports::Reports;
+use crate::optional::{self, Optional};
 use crate::workspace::{Result, Verdict, Workspace, headline, output, run, run_tests};
 use crate::{fuzz, results, tools};
 
@@ -78,7 +79,7 @@ fn address(workspace: &Workspace) -> Result<End> {
     tools::python()?;
     // Hosts load it before all else; what gcc makes of C calls it as well as what rustc makes of Rust.
     let runtime = runtime("libasan.so")?;
-    let apsw = tools::apsw(workspace);
+    let optional = optional::all(workspace);
     let reports = Reports::new(&folder(workspace, "reports"), "address")?;
     let flags = "-fsanitize=address -fno-omit-frame-pointer";
 
@@ -104,16 +105,12 @@ fn address(workspace: &Workspace) -> Result<End> {
     tests.args(["--no-fail-fast", "--package", "tideline-tests"]).env("RUSTFLAGS", first).env(C_FLAGS, flags);
     tests.env("TIDELINE_DIST", &dist).env("TIDELINE_HOST_PRELOAD", &runtime);
     tests.env("TIDELINE_QUICK", "1").env("TIDELINE_TEST_SECONDS", PATIENCE);
-    if let Ok(python) = &apsw {
-        tests.env("TIDELINE_APSW_PYTHON", python);
-    }
+    optional.iter().for_each(|optional| optional.give(&mut tests));
     // An error kills the host, which its test notices. A leak doesn't: hosts have their own.
     let options = "abort_on_error=1:exitcode=0:detect_leaks=1";
     tests.env("ASAN_OPTIONS", format!("{options}:log_path={}", reports.prefix()));
     let mut verdict = run_tests(&mut tests)?;
-    if let Err(error) = apsw {
-        verdict.closing.push(format!("SKIPPED: tests in apsw: {error}"));
-    }
+    verdict.closing.extend(optional.iter().filter_map(Optional::left_out));
     close(vec![verdict], &reports)
 }
 

@@ -4,9 +4,9 @@
 //! `journal` needs a build with a SQLite of its own, and cargo unites the features of all packages that it is given:
 //! `cargo test --workspace` compiles, and then finds no SQLite to call.
 
-use std::path::PathBuf;
 use std::process::Command;
 
+use crate::optional::{self, Optional};
 use crate::workspace::{Result, Verdict, Workspace, headline, run_tests};
 use crate::{dist, tools};
 
@@ -41,11 +41,7 @@ pub fn run(workspace: &Workspace, quick: bool) -> Result<()> {
     }
     headline("black-box tests");
     let mut command = black_box(workspace);
-    for optional in &optional {
-        if let Ok(python) = &optional.python {
-            command.env(optional.variable, python);
-        }
-    }
+    optional.iter().for_each(|optional| optional.give(&mut command));
     if quick {
         command.env("TIDELINE_QUICK", "1");
     }
@@ -83,18 +79,6 @@ fn test(workspace: &Workspace, package: &str, quick: bool) -> Command {
     command
 }
 
-/// What some tests need, and are left out without.
-struct Optional {
-    /// The module that it is for.
-    module: &'static str,
-    /// Which tests.
-    tests: &'static str,
-    /// Where the tests look for the Python that has it.
-    variable: &'static str,
-    /// That Python, or why there is none.
-    python: Result<PathBuf>,
-}
-
 /// The tools that the tests can't do without; the answer has those that they can do without.
 fn prerequisites(workspace: &Workspace) -> Result<[Optional; 2]> {
     headline("prerequisites");
@@ -102,26 +86,8 @@ fn prerequisites(workspace: &Workspace) -> Result<[Optional; 2]> {
     tools::python()?;
     tools::c_compiler()?;
     println!("the sqlite3 shell, Python and a C compiler are here");
-    let optional = [
-        Optional {
-            module: "apsw",
-            tests: "in apsw",
-            variable: "TIDELINE_APSW_PYTHON",
-            python: tools::apsw(workspace),
-        },
-        Optional {
-            module: "moto",
-            tests: "of remotes in S3",
-            variable: "TIDELINE_MOTO_PYTHON",
-            python: tools::moto(workspace),
-        },
-    ];
-    for Optional { module, python, .. } in &optional {
-        match python {
-            Ok(_) => println!("{module} is here"),
-            Err(error) => println!("no {module}: {error}"),
-        }
-    }
+    let optional = optional::all(workspace);
+    optional.iter().for_each(|optional| println!("{}", optional.line()));
     Ok(optional)
 }
 
@@ -134,11 +100,7 @@ fn close(verdicts: &[(&str, Verdict)], optional: &[Optional]) -> Result<()> {
             println!("  {line}");
         }
     }
-    for Optional { tests, python, .. } in optional {
-        if let Err(error) = python {
-            println!("SKIPPED: tests {tests}: {error}");
-        }
-    }
+    optional.iter().filter_map(Optional::left_out).for_each(|line| println!("{line}"));
     let failed: Vec<&str> = verdicts.iter().filter(|(_, v)| !v.passed).map(|(package, _)| *package).collect();
     if failed.is_empty() { Ok(()) } else { Err(format!("tests failed: {}", failed.join(", ")).into()) }
 }
