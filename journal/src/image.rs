@@ -203,7 +203,8 @@ mod tests {
             spoil(&*disk, Path::new(path), 9)?;
             assert_eq!(image.read(2, &mut page).map_err(|e| e.code()), Err(Code::Damaged), "{folded}");
             image.read(3, &mut page)?;
-            if !folded {
+            // Miri runs no C, and so no zstd.
+            if !folded && !cfg!(miri) {
                 let shipped: Result<Vec<_>> = store.batches(Lsn::new(1), None)?.collect();
                 assert_eq!(shipped.map_err(|e| e.code()), Err(Code::Damaged));
             }

@@ -232,6 +232,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri runs no C, and so no zstd")]
     fn what_was_committed_here_is_own_also_where_history_is_gone() -> Result<()> {
         let (disk, other) = (SimDisk::new().process(), SimDisk::new().process());
         let open = |disk: &Arc<SimProcess>| {

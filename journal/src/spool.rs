@@ -104,6 +104,7 @@ mod tests {
     const SPARSE: [Retention; 2] = [Retention::None, Retention::Lsns(1)];
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri runs no C, and so no zstd")]
     fn history_stays_from_where_a_remote_is_and_goes_as_it_goes_on() -> Result<()> {
         for retention in SPARSE {
             let disk = SimDisk::new();
@@ -140,6 +141,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri runs no C, and so no zstd")]
     fn beyond_its_bound_a_remote_holds_nothing() -> Result<()> {
         for retention in SPARSE {
             let store = open(&SimDisk::new())?;
@@ -161,6 +163,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri runs no C, and so no zstd")]
     fn a_list_of_remotes_that_is_damaged_holds_nothing() -> Result<()> {
         let disk = SimDisk::new();
         let store = open(&disk)?;
