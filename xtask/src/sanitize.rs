@@ -211,10 +211,19 @@ impl End {
         for why in closing().filter_map(|line| line.strip_prefix("SKIPPED: ")) {
             *skipped.entry(why).or_default() += 1;
         }
-        let skipped: Vec<String> = skipped.iter().map(|(why, times)| format!("{times}: {why}")).collect();
+        let mut skipped: Vec<String> = skipped.iter().map(|(why, times)| format!("{times}: {why}")).collect();
+        let sum = |what| closing().map(|line| count(line, what)).sum::<u64>();
+        let ignored = sum("ignored");
+        if ignored > 0 {
+            skipped.push(format!("{ignored}: as `#[ignore]` at the test says"));
+        }
         let skipped = if skipped.is_empty() { "nothing".to_owned() } else { skipped.join("; ") };
-        let sum = |what| closing().map(|line| count(line, what)).sum::<u64>().to_string();
-        [self.of.to_owned(), sum("passed"), sum("failed"), self.reports.to_string(), skipped]
+        let mut failed = sum("failed").to_string();
+        // A program that died counts nothing.
+        if failed == "0" && self.verdicts.iter().any(|verdict| !verdict.passed) {
+            failed = "a program died".to_owned();
+        }
+        [self.of.to_owned(), sum("passed").to_string(), failed, self.reports.to_string(), skipped]
     }
 }
 
@@ -267,6 +276,19 @@ fn cargo(workspace: &Workspace, verb: &str, part: &str) -> Command {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_program_that_died_is_no_success() {
+        let closing = vec!["test result: ok. 2 passed; 0 failed; 3 ignored".to_owned()];
+        let end = |passed| super::End {
+            of: "miri",
+            verdicts: vec![crate::workspace::Verdict { passed, closing: closing.clone() }],
+            reports: 0,
+        };
+        let why = "3: as `#[ignore]` at the test says";
+        assert_eq!(end(true).row(), ["miri", "2", "0", "0", why]);
+        assert_eq!(end(false).row(), ["miri", "2", "a program died", "0", why]);
+    }
+
     #[test]
     fn closing_lines_are_counted() {
         let line =
